@@ -1,0 +1,35 @@
+//! finetop: fine-tune language models from the terminal.
+//!
+//! The rooms, from the top down; a room may use the rooms below it, never those above
+//! (the console reaches the engine through [`run`] alone):
+//!
+//! | room | what lives there |
+//! | --- | --- |
+//! | [`cli`] | arguments, one small file a command |
+//! | [`console`] | the screen's state, its pure update, its views |
+//! | [`runtime`] | event loop, terminal guard, signals, effects |
+//! | [`run`] | run folder, events, commands, worker, attach, index |
+//! | [`diagnose`] | one rule a file |
+//! | [`train`] | one flat loop a method, and its parts |
+//! | [`export`] | adapter |
+//! | [`data`] | readers, formats, templates, masks, packing, token cache |
+//! | [`model`] | one file an architecture, LoRA, loading |
+//! | [`ops`] | differentiable operations, forward and backward together |
+//! | [`memory`] | estimate and telemetry |
+//! | [`recipe`] | schema, defaults, validation, guidance, edits |
+
+pub mod cli;
+pub mod console;
+pub mod data;
+pub mod diagnose;
+pub mod error;
+pub mod export;
+pub mod memory;
+pub mod model;
+pub mod ops;
+pub mod recipe;
+pub mod run;
+pub mod runtime;
+pub mod train;
+
+pub use error::{Error, Kind, Result};

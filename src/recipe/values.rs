@@ -1,0 +1,179 @@
+//! The values of a recipe, all defaults filled in. Names are the field's own; see [`super::schema`].
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    Sft,
+    Cpt,
+}
+
+/// A whole recipe, resolved: nothing in it is left to a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    pub method: Method,
+    pub run_name: String,
+    pub output_dir: PathBuf,
+    pub model: ModelSection,
+    /// Without it: full fine-tuning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSection>,
+    pub data: DataSection,
+    pub train: TrainSection,
+    pub sample: SampleSection,
+    pub check: CheckSection,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Folder, `.gguf`, `pypi:PACKAGE`, or `demo`; an existing path wins.
+    pub name_or_path: String,
+    pub max_seq_length: usize,
+    /// A named template, a Jinja string, or a file, in place of the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+    /// Extra variables for the template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `auto` or `cpu`.
+    pub device: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraSection {
+    pub r: usize,
+    pub lora_alpha: f64,
+    pub lora_dropout: f64,
+    pub target_modules: TargetModules,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter_name_or_path: Option<PathBuf>,
+}
+
+/// `"all-linear"`, or a list of module names (`q_proj`, …).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetModules {
+    AllLinear(String),
+    Names(Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Files or folders, read in this order.
+    pub train: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval: Option<Vec<PathBuf>>,
+    /// Share of the training rows held out for evaluation; 0: none.
+    pub eval_fraction: f64,
+    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`.
+    pub format: String,
+    /// The formatting function: templates over the row's columns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<MessageTemplate>>,
+    pub shuffle: bool,
+    /// Share of rows that may be bad before the run stops, 0..1.
+    pub max_bad_rows: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MessageTemplate {
+    pub role: String,
+    pub content: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    pub per_device_train_batch_size: usize,
+    pub gradient_accumulation_steps: usize,
+    pub per_device_eval_batch_size: usize,
+    pub learning_rate: f64,
+    pub num_train_epochs: f64,
+    /// Overrides epochs, and wraps over the data; 0: by epochs.
+    pub max_steps: u64,
+    /// `linear`, `cosine`, `constant`, `constant_with_warmup`.
+    pub lr_scheduler_type: String,
+    pub warmup_ratio: f64,
+    /// Overrides `warmup_ratio`; 0: by ratio.
+    pub warmup_steps: u64,
+    pub weight_decay: f64,
+    /// 0: no clipping.
+    pub max_grad_norm: f64,
+    /// `adamw_torch`.
+    pub optim: String,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub seed: u64,
+    pub packing: bool,
+    /// Labels on assistant turns only (chats).
+    pub assistant_only_loss: bool,
+    /// Labels on the completion only (prompt/completion rows; of a chat the last assistant turn).
+    pub completion_only_loss: bool,
+    /// `auto`, `full`, `off`.
+    pub gradient_checkpointing: String,
+    /// 0: only before the first step and at the end.
+    pub eval_steps: u64,
+    /// 0: only at the end.
+    pub save_steps: u64,
+    pub save_total_limit: usize,
+    pub logging_steps: u64,
+    /// Evaluations without improvement before the run ends; 0: off.
+    pub early_stopping_patience: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleSection {
+    pub prompts: Vec<Prompt>,
+    /// A system message before each prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    pub temperature: f64,
+    pub top_p: f64,
+    pub top_k: u32,
+    pub min_p: f64,
+    pub repetition_penalty: f64,
+    pub max_new_tokens: u32,
+    pub seed: u64,
+    pub stop: Vec<String>,
+    /// 0: only before the first step and at the end.
+    pub every_steps: u64,
+}
+
+/// `"…"`, or `{ prompt = "…", expect = "…" }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Prompt {
+    Plain(String),
+    Scored { prompt: String, expect: String },
+}
+
+impl Prompt {
+    pub fn text(&self) -> &str {
+        match self {
+            Prompt::Plain(p) | Prompt::Scored { prompt: p, .. } => p,
+        }
+    }
+
+    pub fn expect(&self) -> Option<&str> {
+        match self {
+            Prompt::Plain(_) => None,
+            Prompt::Scored { expect, .. } => Some(expect),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckSection {
+    /// Rules whose block is overridden; the run records it.
+    pub allow: Vec<String>,
+}
