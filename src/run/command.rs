@@ -15,11 +15,25 @@ pub enum Command {
     CheckpointNow,
     EvaluateNow,
     /// Draw samples at the recipe's prompts, or at `prompt`.
-    SampleNow { prompt: Option<String>, settings: SampleSettings },
+    SampleNow {
+        prompt: Option<String>,
+        settings: SampleSettings,
+    },
     /// Change a live recipe value; `value` is TOML text. Keys: see `recipe::schema` (`live`).
-    Set { key: String, value: String, by: String },
+    Set {
+        key: String,
+        value: String,
+        by: String,
+    },
     /// Load the checkpoint of `step` and go on from it, or stop there.
-    RollBack { step: u64, stop: bool, by: String },
+    RollBack {
+        step: u64,
+        stop: bool,
+        by: String,
+    },
     /// Start another run from the checkpoint of `step` with these values set.
-    Branch { step: u64, set: Vec<(String, String)> },
+    Branch {
+        step: u64,
+        set: Vec<(String, String)>,
+    },
 }

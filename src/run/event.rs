@@ -23,7 +23,10 @@ pub struct Event {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Body {
     /// First line of the file.
-    Schema { version: u32, program: String },
+    Schema {
+        version: u32,
+        program: String,
+    },
     /// The facts of this run, known once data and model are loaded; again after a resume.
     Start(Box<Start>),
     Step(Step),
@@ -134,7 +137,15 @@ pub struct SampleSettings {
 
 impl Default for SampleSettings {
     fn default() -> Self {
-        Self { temperature: 0.7, top_p: 0.9, top_k: 0, min_p: 0.0, repetition_penalty: 1.1, max_new_tokens: 128, seed: 3407 }
+        Self {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.1,
+            max_new_tokens: 128,
+            seed: 3407,
+        }
     }
 }
 
@@ -185,9 +196,14 @@ pub enum FixAction {
     /// Only the recipe diff: for the next run.
     Recipe,
     /// Load the checkpoint of `step`; then stop, or go on from it.
-    RollBack { step: u64, stop: bool },
+    RollBack {
+        step: u64,
+        stop: bool,
+    },
     /// Start a new run from the checkpoint of `step`, with the diff applied.
-    Branch { step: u64 },
+    Branch {
+        step: u64,
+    },
     Stop,
 }
 
