@@ -1,0 +1,4 @@
+//! What the loops are made of: schedule, sampling, generation, evaluation, checkpoints.
+
+pub mod sampler;
+pub mod schedule;
