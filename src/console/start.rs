@@ -1,7 +1,8 @@
 //! The start page's state and what its keys do.
 
+use super::key::Key;
 use super::keymap::Action;
-use super::message::Effect;
+use super::message::{Effect, Mouse};
 use super::model::{Model, RecipeRow, RunRow};
 use std::path::PathBuf;
 use tui_input::Input;
@@ -32,4 +33,21 @@ pub fn act(m: &mut Model, command: Action) -> Vec<Effect> {
         _ => {}
     }
     Vec::new()
+}
+
+/// A key while the search is typed.
+pub fn typed(m: &mut Model, key: Key) -> Vec<Effect> {
+    if matches!(key, Key::Esc | Key::Enter) {
+        m.start.search = None;
+    }
+    Vec::new()
+}
+
+/// A click or the wheel on the start page.
+pub fn mouse(m: &mut Model, mouse: Mouse) -> Vec<Effect> {
+    match mouse {
+        Mouse::WheelUp { .. } => act(m, Action::Up),
+        Mouse::WheelDown { .. } => act(m, Action::Down),
+        Mouse::Click { .. } => Vec::new(),
+    }
 }

@@ -5,7 +5,7 @@ use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
 use super::run_page::RunPage;
-use super::start;
+use super::{pager, palette, run_update, start};
 
 /// Changes the model as the message says, and returns what the runtime is to do.
 pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
@@ -61,7 +61,16 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             m.rows = rows;
             show(m, Page::Rows);
         }
-        Message::Mouse(_) | Message::Paste(_) => {}
+        Message::Mouse(mouse) => match m.page() {
+            Page::Start => return start::mouse(m, mouse),
+            Page::Run => return run_update::mouse(m, mouse),
+            _ => {}
+        },
+        Message::Paste(text) => {
+            if m.typing() {
+                text.chars().filter(|c| !c.is_control()).for_each(|c| drop(press(m, Key::Char(c))));
+            }
+        }
     }
     Vec::new()
 }
@@ -79,6 +88,12 @@ fn press(m: &mut Model, key: Key) -> Vec<Effect> {
         return if key == Key::Char('y') { vec![confirm.effect] } else { Vec::new() };
     }
     m.notice = None;
+    match m.page() {
+        Page::Palette => return palette::press(m, key),
+        Page::Start if m.typing() => return start::typed(m, key),
+        Page::Run if m.typing() => return run_update::typed(m, key),
+        _ => {}
+    }
     let Some(action) = m.keymap.action(key, &keymap::contexts(m)) else { return Vec::new() };
     act(m, action)
 }
@@ -104,7 +119,9 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
         }
         _ => match m.page() {
             Page::Start => start::act(m, action),
-            _ => Vec::new(),
+            Page::Run => run_update::act(m, action),
+            Page::Help | Page::Log | Page::Rows => pager::act(m, action),
+            Page::Palette => Vec::new(),
         },
     }
 }

@@ -1,5 +1,10 @@
 //! Drawing: the model becomes cells. One file a page or pane; nothing here changes the model.
 
+pub mod help;
+pub mod log;
+pub mod palette;
+pub mod rows;
+pub mod run;
 pub mod start;
 
 use super::model::{Model, Page};
@@ -20,7 +25,11 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
     }
     match m.page() {
         Page::Start => start::render(m, area, buf),
-        _ => {}
+        Page::Run => run::render(m, area, buf),
+        Page::Palette => palette::render(m, area, buf),
+        Page::Help => help::render(m, area, buf),
+        Page::Log => log::render(m, area, buf),
+        Page::Rows => rows::render(m, area, buf),
     }
 }
 
