@@ -7,6 +7,8 @@
 //! Must not know the engine (no model, data, train, ops), nor files, sockets or the terminal: it speaks
 //! `run`'s events and commands and `recipe`'s schema, nothing else.
 
+pub mod chart;
+pub mod format;
 pub mod key;
 pub mod keymap;
 pub mod message;
