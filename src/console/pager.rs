@@ -3,21 +3,30 @@
 use super::keymap::Action;
 use super::message::Effect;
 use super::model::Model;
-use super::view::pager_lines;
+use super::view::{self, chrome};
+
+/// Lines of such a page that are seen at once: without its title, the line under it, and the footer.
+fn seen(m: &Model) -> usize {
+    usize::from(m.height.saturating_sub(2 + chrome::FOOTER)).max(1)
+}
+
+/// The scroll position that shows the end.
+pub fn last(m: &Model) -> usize {
+    view::pager_lines(m).saturating_sub(seen(m))
+}
 
 /// Carries out an action of a page that scrolls.
 pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
-    let page = usize::from(m.height.saturating_sub(4)).max(1);
-    let last = pager_lines(m).saturating_sub(page);
-    m.scroll = match action {
+    let last = last(m);
+    let to = match action {
         Action::Up => m.scroll.saturating_sub(1),
         Action::Down => m.scroll + 1,
-        Action::PageUp => m.scroll.saturating_sub(page),
-        Action::PageDown => m.scroll + page,
+        Action::PageUp => m.scroll.saturating_sub(seen(m)),
+        Action::PageDown => m.scroll + seen(m),
         Action::First => 0,
         Action::Last => last,
         _ => m.scroll,
-    }
-    .min(last);
+    };
+    m.scroll = to.min(last);
     Vec::new()
 }

@@ -57,22 +57,20 @@ fn score(typed: &str, b: &Binding) -> Option<i32> {
     if name.contains(&typed) {
         return Some(800 - name.len() as i32);
     }
-    let in_order = |text: &str| {
-        let mut gaps = 0;
-        let mut chars = text.chars();
-        for c in typed.chars().filter(|c| !c.is_whitespace()) {
-            gaps += chars.by_ref().take_while(|x| *x != c).count() as i32;
-            // `take_while` also stops at the end: then the letter is missing.
-            if chars.as_str().is_empty() && !text.ends_with(c) {
-                return None;
-            }
-        }
-        Some(gaps)
-    };
-    if let Some(gaps) = in_order(&name) {
+    if let Some(gaps) = gaps(&typed, &name) {
         return Some(500 - gaps);
     }
     b.help.to_lowercase().contains(&typed).then_some(200)
+}
+
+/// Letters passed over where those of `typed` occur in `name` in order.
+fn gaps(typed: &str, name: &str) -> Option<i32> {
+    let mut rest = name.chars();
+    let mut gaps = 0;
+    for c in typed.chars().filter(|c| !c.is_whitespace()) {
+        gaps += rest.position(|x| x == c)? as i32;
+    }
+    Some(gaps)
 }
 
 /// A key while the palette is open: text, a choice, or Esc.

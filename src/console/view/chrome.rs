@@ -54,6 +54,22 @@ pub fn put_right(buf: &mut Buffer, left: u16, y: u16, right: u16, text: &str, st
     x
 }
 
+/// A rule from `x` to `right` (exclusive).
+pub fn line(buf: &mut Buffer, x: u16, y: u16, right: u16, theme: &Theme) {
+    for x in x..right {
+        put(buf, x, y, right, "─", theme.dim);
+    }
+}
+
+/// Empties a row of `area`.
+pub fn blank(buf: &mut Buffer, area: Rect, y: u16) {
+    for x in area.x..area.right() {
+        if let Some(cell) = buf.cell_mut((x, y)) {
+            cell.reset();
+        }
+    }
+}
+
 /// A title rule over `area`'s first row: `▌ runs ──────── 14 on this machine`.
 pub fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str, focused: bool, theme: &Theme) {
     let (y, end) = (area.y, area.right());
@@ -65,7 +81,7 @@ pub fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str, focused: boo
     let room = end.saturating_sub(x);
     let shown = if width(right) + 3 <= room { right } else { "" };
     let stop = if shown.is_empty() { end } else { end - width(shown) - 1 };
-    (x..stop).for_each(|x| drop(put(buf, x, y, end, "─", theme.dim)));
+    line(buf, x, y, stop, theme);
     if !shown.is_empty() {
         put(buf, stop + 1, y, end, shown, theme.dim);
     }
@@ -77,7 +93,7 @@ pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&
         return;
     }
     let (rule, y) = (area.bottom() - 2, area.bottom() - 1);
-    (area.x..area.right()).for_each(|x| drop(put(buf, x, rule, area.right(), "─", theme.dim)));
+    line(buf, area.x, rule, area.right(), theme);
     let mut stop = area.right().saturating_sub(1);
     for (i, (key, word)) in right.iter().rev().enumerate() {
         let start = stop.saturating_sub(width(key) + 1 + width(word));
@@ -103,7 +119,11 @@ pub fn overlay(buf: &mut Buffer, area: Rect, m: &Model) {
     let (glyph, text, style) = if let Some(confirm) = &m.confirm {
         ("?", format!("{}   y yes   any other key no", confirm.question), m.theme.focus())
     } else if let Some(notice) = &m.notice {
-        if notice.error { ("✕", notice.text.clone(), m.theme.error) } else { ("›", notice.text.clone(), m.theme.accent) }
+        if notice.error {
+            ("✕", notice.text.clone(), m.theme.error)
+        } else {
+            ("›", notice.text.clone(), m.theme.accent)
+        }
     } else {
         return;
     };
@@ -115,7 +135,7 @@ pub fn overlay(buf: &mut Buffer, area: Rect, m: &Model) {
     let top = bottom.saturating_sub(lines.len() as u16).max(area.y);
     for (i, line) in lines.iter().enumerate() {
         let y = top + i as u16;
-        (area.x..area.right()).for_each(|x| drop(buf.set_stringn(x, y, " ", 1, Style::reset())));
+        blank(buf, area, y);
         if i == 0 {
             put(buf, area.x + 1, y, area.right(), glyph, style);
         }
@@ -152,30 +172,6 @@ pub fn wrap(text: &str, columns: u16) -> Vec<String> {
     lines.into_iter().map(|l| l.trim_end().to_string()).collect()
 }
 
-/// `values` as a line of blocks, `columns` wide, the lowest ▁ and the highest █; gaps where not finite.
-pub fn spark(values: &[f64], columns: usize) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let finite = || values.iter().copied().filter(|v| v.is_finite());
-    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
-    if values.is_empty() || low > high {
-        return String::new();
-    }
-    let n = values.len().min(columns);
-    (0..n)
-        .map(|i| {
-            // The mean of the values that fall on this column.
-            let (from, to) = (i * values.len() / n, ((i + 1) * values.len() / n).max(i * values.len() / n + 1));
-            let here: Vec<f64> = values[from..to].iter().copied().filter(|v| v.is_finite()).collect();
-            if here.is_empty() {
-                return ' ';
-            }
-            let mean = here.iter().sum::<f64>() / here.len() as f64;
-            let share = if high > low { (mean - low) / (high - low) } else { 0.0 };
-            BLOCKS[((share * 7.0).round() as usize).min(7)]
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,14 +189,5 @@ mod tests {
         assert_eq!(wrap("one two three", 8), ["one two", "three"]);
         assert_eq!(wrap("abcdefghij k", 4), ["abcd", "efgh", "ij k"]);
         assert_eq!(wrap("", 4), [""]);
-    }
-
-    #[test]
-    fn a_sparkline_falls_with_its_values_and_leaves_gaps() {
-        assert_eq!(spark(&[2.0, 1.0], 8), "█▁");
-        assert_eq!(spark(&[2.0, f64::NAN, 1.0], 8), "█ ▁");
-        assert_eq!(spark(&[1.0, 1.0], 8), "▁▁");
-        assert_eq!(spark(&[], 8), "");
-        assert_eq!(spark(&[4.0, 4.0, 1.0, 1.0], 2), "█▁");
     }
 }
