@@ -95,8 +95,10 @@ pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&
     let (rule, y) = (area.bottom() - 2, area.bottom() - 1);
     line(buf, area.x, rule, area.right(), theme);
     let mut stop = area.right().saturating_sub(1);
-    for (i, (key, word)) in right.iter().rev().enumerate() {
-        let start = stop.saturating_sub(width(key) + 1 + width(word));
+    for (i, &(key, word)) in right.iter().rev().enumerate() {
+        // On a narrow page only the way out keeps its word.
+        let word = if i == 0 || area.width >= 60 { word } else { "" };
+        let start = stop.saturating_sub(width(key) + u16::from(!word.is_empty()) + width(word));
         if start < area.x + 1 {
             break;
         }

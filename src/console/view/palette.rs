@@ -20,7 +20,7 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
         chrome::blank(buf, area, y);
     }
     let right = area.right().saturating_sub(1);
-    let count = format!("{} of them   enter does it   esc back", found.len());
+    let count = format!("{} found   enter does it   esc back", found.len());
     chrome::rule(buf, Rect { y: top, height: 1, ..area }, "commands", &count, true, t);
     if found.is_empty() {
         put(buf, area.x + 4, top + 1, right, "no command has these letters", t.dim);

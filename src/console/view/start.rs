@@ -72,12 +72,10 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
             What::Method(i) => {
                 let (method, goal, needs) = METHODS[i];
                 put(buf, x, y, right, method, t.strong());
-                let wide = area.width >= 100;
-                let after = put(buf, x + 8, y, right, goal, t.text);
-                let needs_at = if wide { area.x + 58 } else { after + 2 };
+                put(buf, x + 8, y, right, goal, t.text);
                 // Said whole or not at all.
-                if needs_at + width(needs) <= right {
-                    put(buf, needs_at, y, right, needs, t.dim);
+                if area.width >= 104 {
+                    put(buf, x + 54, y, right, needs, t.dim);
                 }
             }
             What::RecipesHere => {
@@ -100,7 +98,11 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
                     put(buf, area.x + 2, y, right, "▸", t.focus());
                 }
                 put(buf, area.x + 4, y, right, "demo", if selected { t.focus() } else { t.strong() });
-                let words = "watch a small model learn to call tools, on this CPU, about 90 s";
+                let words = if area.width >= 90 {
+                    "watch a small model learn to call tools, on this CPU, about 90 s"
+                } else {
+                    "watch a small model learn to call tools, 90 s"
+                };
                 put(buf, x, y, right, words, if selected { t.text } else { t.dim });
             }
         }
@@ -299,7 +301,16 @@ impl Columns {
             })
         };
         let eval = take(12, 60).map(|(x, _)| x);
-        let loss = take(if total >= 120 { 16 } else { 10 }, 80);
+        let loss = take(
+            if total >= 140 {
+                32
+            } else if total >= 120 {
+                16
+            } else {
+                10
+            },
+            80,
+        );
         let state = (total >= 80).then_some(6);
         let name = if state.is_some() { 15 } else { 6 };
         let rest = right.saturating_sub(name);
@@ -307,7 +318,7 @@ impl Columns {
             let name_width = rest.saturating_sub(2);
             return Columns { state, name, name_width, method: None, model: None, loss, eval, step, age };
         }
-        let name_width = (rest.saturating_sub(12) * 9 / 20).clamp(14, 32);
+        let name_width = (rest.saturating_sub(12) * 9 / 20).clamp(14, 40);
         let method = name + name_width + 2;
         let model = method + 8;
         let model = Some((model, right.saturating_sub(model + 2)));
@@ -339,8 +350,8 @@ fn heading(m: &Model, area: Rect, y: u16, columns: &Columns, buf: &mut Buffer) {
     }
     let (y, end) = (y + 1, area.right());
     let x = |at: u16| area.x + at;
-    if let Some(at) = columns.state {
-        put(buf, x(at), y, end, "state", t.dim);
+    if columns.state.is_some() {
+        put(buf, x(4), y, end, "state", t.dim);
     }
     put(buf, x(columns.name), y, end, "name", t.dim);
     if let Some(at) = columns.method {
