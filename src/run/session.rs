@@ -14,7 +14,7 @@ use super::link::LocalEnd;
 use super::lock::RunLock;
 use super::server::CommandServer;
 use crate::Result;
-use crate::train::outlet::Outlet;
+use crate::train::outlet::{Outlet, Saved};
 
 /// A run being trained by this process. Dropping it lets the folder go.
 pub struct Session {
@@ -123,6 +123,23 @@ impl Outlet for Session {
     /// Never `None`: the session itself could always send one more.
     fn wait_command(&mut self) -> Option<Command> {
         self.commands.recv().ok()
+    }
+
+    fn save_checkpoint(&mut self, step: u64, fill: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Saved> {
+        let written = self.folder.write_checkpoint(step, |dir| fill(dir))?;
+        Ok(Saved { path: written.path, bytes: written.bytes })
+    }
+
+    fn checkpoint(&self, step: u64) -> Option<PathBuf> {
+        self.folder.find_checkpoint(Some(step)).ok().map(|(_, path)| path)
+    }
+
+    fn prune_checkpoints(&mut self, limit: usize, best: Option<u64>, last: u64) -> Result<()> {
+        self.folder.prune_checkpoints(limit, best, Some(last)).map(|_| ())
+    }
+
+    fn forget_after(&mut self, step: u64) -> Result<()> {
+        self.folder.remove_checkpoints_after(step)
     }
 }
 
