@@ -127,7 +127,7 @@ impl Outlet for Session {
 
     fn save_checkpoint(&mut self, step: u64, fill: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Saved> {
         let written = self.folder.write_checkpoint(step, |dir| fill(dir))?;
-        Ok(Saved { path: written.path, bytes: written.bytes })
+        Ok(Saved { path: written.relative, bytes: written.bytes })
     }
 
     fn checkpoint(&self, step: u64) -> Option<PathBuf> {
