@@ -14,12 +14,10 @@ What it does that is easy to get wrong:
 """
 
 import json
-import os
-import struct
 import sys
 from pathlib import Path
 
-import numpy as np
+import plain_safetensors
 from gguf import GGUFReader
 from gguf.quants import dequantize
 
@@ -64,21 +62,6 @@ def hf_name(name):
     if len(pieces) != 4 or pieces[0] != "blk" or pieces[2] not in part or pieces[3] != "weight":
         fail(f"tensor {name} is not one of a Llama model")
     return f"model.layers.{pieces[1]}.{part[pieces[2]]}.weight"
-
-
-def write_safetensors(path, tensors):
-    """The format: u64 length of the header, JSON header, raw little-endian data."""
-    header, at = {"__metadata__": {"format": "pt"}}, 0
-    for name, (shape, size, _) in tensors.items():
-        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)))
-        f.write(text)
-        for _, _, load in tensors.values():  # one tensor in memory at a time
-            f.write(load().astype("<f4").tobytes())
 
 
 def tokenizer_json(field):
@@ -146,7 +129,7 @@ def main():
                 return unpermute(w, heads)
             return unpermute(w, kv_heads) if name.endswith("k_proj.weight") else w
 
-        tensors[name] = (shape, 4 * int(np.prod(shape)), load)
+        tensors[name] = (shape, load)
 
     out.mkdir(parents=True, exist_ok=True)
 
@@ -172,9 +155,8 @@ def main():
         model_max_length=field("llama.context_length"), bos_token=tokens[bos], eos_token=tokens[eos],
         pad_token=tokens[pad], unk_token=tokens[unk], chat_template=field("tokenizer.chat_template"),
     ))  # fmt: skip
-    # Last, and renamed in: a folder with weights is a whole folder.
-    write_safetensors(out / "model.safetensors.part", tensors)
-    os.replace(out / "model.safetensors.part", out / "model.safetensors")
+    # Last: a folder with weights is a whole folder.
+    plain_safetensors.write(out / "model.safetensors", tensors)
     print(f"{out}: {len(tensors)} tensors, vocabulary {len(tokens)}, tied head: {tied}")
 
 
