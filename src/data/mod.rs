@@ -1,3 +1,11 @@
 //! From files to packed batches: readers, formats, chat templates, masks, packing, token cache.
 
+pub mod bad;
 pub mod batch;
+pub mod files;
+pub mod format;
+pub mod formatting;
+mod json;
+pub mod read;
+pub mod rows;
+pub mod traits;
