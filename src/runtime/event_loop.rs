@@ -4,7 +4,7 @@
 //! is drawn where nothing changed. Must not know what any message means.
 
 use crossterm::event::EventStream;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use ratatui::buffer::Buffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -61,7 +61,9 @@ fn theme_text() -> Result<Option<String>> {
         return Ok(Some(text.to_string()));
     }
     std::fs::read_to_string(&name).map(Some).map_err(|e| {
-        Error::usage(format!("the theme cannot be read: {e}")).at(&name).next("FINETOP_THEME is ansi, night, paper, or a file")
+        Error::usage(format!("the theme cannot be read: {e}"))
+            .at(&name)
+            .next("FINETOP_THEME is ansi, night, paper, or a file")
     })
 }
 
@@ -139,7 +141,11 @@ impl Loop<'_> {
     /// Takes in `first` and all else that is there already.
     fn drain(&mut self, first: Happening) -> Result<()> {
         let mut queue = VecDeque::from([first]);
-        while let Some(Some(Ok(event))) = self.inputs.as_mut().and_then(|i| i.next().now_or_never()) {
+        // Not by polling the stream: it keeps the waker of the first poll that found nothing, so a poll from
+        // here would take the next key's wake-up away from the loop.
+        let keyed = matches!(queue.front(), Some(Happening::Input(_)));
+        while keyed && crossterm::event::poll(Duration::ZERO).unwrap_or(false) {
+            let Ok(event) = crossterm::event::read() else { break };
             queue.push_back(Happening::Input(event));
         }
         while let Ok(note) = self.inbox.try_recv() {

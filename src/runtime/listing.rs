@@ -1,7 +1,7 @@
 //! What the start page lists: runs, recipes beside us, this machine. Reads files; call it off the screen's thread.
 
 use std::path::{Path, PathBuf};
-use sysinfo::{CpuRefreshKind, Disks, MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::console::model::{Machine, RecipeRow, RunRow};
 use crate::recipe;
@@ -82,7 +82,8 @@ fn check(path: &Path) -> Option<Result<u32, String>> {
 
 /// What the header of the start page says of this machine.
 pub fn machine() -> Machine {
-    let refresh = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
+    let refresh =
+        RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
     let Ok(system) = System::new_with_specifics(refresh) else { return Machine::default() };
     let brand = system.cpus().first().map(|c| c.brand().to_string()).unwrap_or_default();
     let total = system.cgroup_limits().map_or(system.total_memory(), |c| c.total_memory);
@@ -103,12 +104,10 @@ fn short_name(brand: &str) -> String {
     brand.split_whitespace().filter(dull).collect::<Vec<_>>().join(" ")
 }
 
-/// Bytes free where the current folder is.
+/// Bytes free for us where the current folder is.
 fn disk_free() -> Option<u64> {
-    let here = std::env::current_dir().ok()?;
-    let disks = Disks::new_with_refreshed_list();
-    let holds = disks.iter().filter(|d| here.starts_with(d.mount_point()));
-    holds.max_by_key(|d| d.mount_point().as_os_str().len()).map(|d| d.available_space())
+    let fs = rustix::fs::statvfs(".").ok()?;
+    fs.f_bavail.checked_mul(fs.f_frsize)
 }
 
 #[cfg(test)]

@@ -10,8 +10,11 @@ pub mod effects;
 pub mod event_loop;
 pub mod follow;
 pub mod input;
+pub mod launch;
 pub mod listing;
 pub mod recipe_file;
+pub mod remove;
+pub mod rows;
 pub mod signals;
 pub mod terminal;
 

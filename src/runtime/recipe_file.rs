@@ -56,7 +56,10 @@ impl RecipeFiles {
 /// `support-2.toml` beside `support.toml`: the first number that is free.
 fn free_name(path: &Path) -> PathBuf {
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-    (2u32..).map(|n| path.with_file_name(format!("{stem}-{n}.toml"))).find(|p| !p.exists()).unwrap_or_else(|| path.to_owned())
+    (2u32..)
+        .map(|n| path.with_file_name(format!("{stem}-{n}.toml")))
+        .find(|p| !p.exists())
+        .unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]

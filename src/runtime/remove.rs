@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::effects::Note;
-use crate::console::Message;
 use crate::run::folder::RunFolder;
 use crate::run::index::Index;
 use crate::run::lock::RunLock;
