@@ -11,8 +11,17 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Encoding {
     pub ids: Vec<u32>,
-    /// Byte range `start..end` of each id in the text; `(0, 0)` for a token that the tokenizer added by itself.
-    pub offsets: Vec<(usize, usize)>,
+    /// Byte range of each id in the text, at character boundaries: tokens that are a part of one character all carry
+    /// that character's range. A token that the tokenizer added by itself has an empty one.
+    pub offsets: Vec<Range<usize>>,
+}
+
+impl Encoding {
+    /// Which tokens hold any of the text in `spans`: a token across a span's edge belongs to it, as in transformers'
+    /// assistant masks and in TRL's completion masks.
+    pub fn covered(&self, spans: &[Range<usize>]) -> Vec<bool> {
+        self.offsets.iter().map(|t| spans.iter().any(|s| t.start < s.end && t.end > s.start)).collect()
+    }
 }
 
 /// A tokenizer.
@@ -21,8 +30,8 @@ pub trait Encode: Sync {
     /// false for a rendered chat (the template writes it).
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding>;
 
-    /// The text of some ids, special tokens written out.
-    fn decode(&self, ids: &[u32]) -> Result<String>;
+    /// One token as a person should see it: line breaks and other control characters written out (`\n`).
+    fn display(&self, id: u32) -> String;
 
     /// A text that differs whenever the tokenizer may give other ids (a hash of `tokenizer.json`, say).
     fn identity(&self) -> String;
