@@ -22,6 +22,8 @@ pub struct Options {
 pub struct Made {
     pub examples: Vec<Example>,
     pub method: MaskMethod,
+    /// Whether any of it was cut off at `max_seq_length`.
+    pub truncated: bool,
     /// Examples with no label left: all of them were cut off.
     pub masked_out: u32,
 }
@@ -33,7 +35,7 @@ pub struct Made {
 pub fn make(row: &Row, number: u32, model: &ModelSide, options: &Options) -> Result<Made, Problem> {
     let (labelled, method) = label(row, model, options)?;
     let max = options.max_seq_length;
-    let mut made = Made { examples: Vec::new(), method, masked_out: 0 };
+    let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0 };
     for l in labelled {
         if options.cpt {
             made.examples.extend(blocks(&l.ids, max).map(|ids| Example {
@@ -45,6 +47,7 @@ pub fn make(row: &Row, number: u32, model: &ModelSide, options: &Options) -> Res
             continue;
         }
         let e = cut(l, number, max);
+        made.truncated |= e.truncated;
         // The first token has nothing before it to be predicted from.
         if e.trained.iter().skip(1).any(|&t| t) {
             made.examples.push(e);
