@@ -91,7 +91,7 @@ pub fn tokenize(
         cache_version: cache::VERSION,
         program: env!("CARGO_PKG_VERSION"),
         files: contents.iter().map(|c| (c.path.as_path(), c.hash.to_string())).collect(),
-        tokenizer: model.encode.identity(),
+        tokenizer: model.encode.identity()?,
         template: model.render.map(|r| r.identity()),
         eos_token: model.eos_token,
         format: &recipe.data.format,

@@ -54,8 +54,8 @@ impl Encode for CharTokens {
         }
     }
 
-    fn identity(&self) -> String {
-        format!("characters, bos {}", self.bos)
+    fn identity(&self) -> Result<String> {
+        Ok(format!("characters, bos {}", self.bos))
     }
 }
 

@@ -174,8 +174,8 @@ impl Encode for Doubles {
         id.to_string()
     }
 
-    fn identity(&self) -> String {
-        "doubles".into()
+    fn identity(&self) -> crate::Result<String> {
+        Ok("doubles".into())
     }
 }
 

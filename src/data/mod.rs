@@ -1,5 +1,7 @@
 //! From files to packed batches: readers, formats, chat templates, masks, packing, token cache.
 
+#[cfg(test)]
+pub(crate) mod assets;
 pub mod bad;
 pub mod batch;
 pub mod cache;
@@ -12,6 +14,7 @@ pub mod files;
 pub mod format;
 pub mod formatting;
 mod json;
+pub mod loaded;
 pub mod mask;
 pub mod pack;
 pub mod permute;
@@ -20,6 +23,7 @@ pub mod prepare;
 pub mod read;
 pub mod rows;
 pub mod summary;
+pub mod tokenizer;
 pub mod traits;
 
 pub use explain::explain;
