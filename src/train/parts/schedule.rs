@@ -35,7 +35,8 @@ impl Schedule {
                     .next("use linear, cosine, constant or constant_with_warmup"));
             }
         };
-        let warmup_steps = if warmup_steps > 0 { warmup_steps } else { (total_steps as f64 * warmup_ratio).ceil() as u64 };
+        let warmup_steps =
+            if warmup_steps > 0 { warmup_steps } else { (total_steps as f64 * warmup_ratio).ceil() as u64 };
         Ok(Self { shape, warmup_steps, total_steps })
     }
 
@@ -72,13 +73,18 @@ mod tests {
     /// ```
     #[test]
     fn schedules_equal_transformers() {
-        let linear = [0.0, 0.5, 1.0, 0.8333333333333334, 0.6666666666666666, 0.5, 0.3333333333333333, 0.16666666666666666];
+        let linear =
+            [0.0, 0.5, 1.0, 0.8333333333333334, 0.6666666666666666, 0.5, 0.3333333333333333, 0.16666666666666666];
         let cosine = [0.0, 0.5, 1.0, 0.9330127018922194, 0.75, 0.5, 0.2500000000000001, 0.06698729810778065];
         let constant = [0.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
         for (name, expected) in [("linear", linear), ("cosine", cosine), ("constant_with_warmup", constant)] {
             let s = Schedule::new(name, 2, 0.0, 8).unwrap();
             for (k, want) in expected.iter().enumerate() {
-                assert!((s.factor(k as u64) - want).abs() < 1e-12, "{name} step {k}: {} for {want}", s.factor(k as u64));
+                assert!(
+                    (s.factor(k as u64) - want).abs() < 1e-12,
+                    "{name} step {k}: {} for {want}",
+                    s.factor(k as u64)
+                );
             }
         }
     }
