@@ -49,7 +49,7 @@ fn offsets_are_byte_ranges_that_cover_the_text() {
     assert!(covered.iter().all(|c| *c));
     // A span marks every token that holds any of it, and no other.
     let at = text.find("<|im_end|>").unwrap();
-    let marks = e.covered(&[at..at + 11]);
+    let marks = e.covered(std::slice::from_ref(&(at..at + 11)));
     let marked: Vec<u32> = e.ids.iter().zip(&marks).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
     assert_eq!(marked.len(), 2);
     assert_eq!(marked[0], 2);
