@@ -3,6 +3,7 @@
 use super::model::Reading;
 use super::run_state::Run;
 use crate::run::event::SampleSettings;
+use crate::recipe::{self, Recipe};
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -116,11 +117,16 @@ pub struct Samples {
 
 #[derive(Debug, Clone, Default)]
 pub struct RecipePane {
-    /// The text as it stands, and as it was when opened.
+    /// The text as it stands.
     pub text: String,
-    pub original: String,
-    /// Earlier texts, for undo.
-    pub undo: Vec<String>,
+    /// What the text says; the last readable state while it is wrong.
+    pub values: Option<Recipe>,
+    /// What it said when the run started or the recipe was opened.
+    pub original_values: Option<Recipe>,
+    /// What is wrong with the text, one line each.
+    pub problems: Vec<String>,
+    /// Edits made here: the key and its value before, for undo. `None`: it was not in the text.
+    pub undo: Vec<(String, Option<String>)>,
     pub selected: usize,
     /// Whether only what differs from the original is shown.
     pub diff: bool,
@@ -150,6 +156,27 @@ pub enum Goal {
     Field(String),
 }
 
+impl RecipePane {
+    /// A recipe just opened.
+    pub fn of(text: String) -> Self {
+        let mut pane = Self { text, ..Self::default() };
+        pane.read();
+        pane.original_values.clone_from(&pane.values);
+        pane
+    }
+
+    /// Reads the text anew after it changed.
+    pub fn read(&mut self) {
+        match recipe::examine(&self.text, "recipe.toml", &[]) {
+            Ok(loaded) => {
+                self.values = Some(loaded.recipe);
+                self.problems.clear();
+            }
+            Err(problems) => self.problems = problems.into_iter().map(|p| format!("{}: {}", p.place, p.what)).collect(),
+        }
+    }
+}
+
 impl RunPage {
     pub fn new(folder: Option<PathBuf>, name: String, recipe: String, live: bool) -> Self {
         Self {
@@ -172,7 +199,7 @@ impl RunPage {
                 mark: None,
             },
             samples: Samples::default(),
-            recipe: RecipePane { text: recipe.clone(), original: recipe, ..RecipePane::default() },
+            recipe: RecipePane::of(recipe),
             diagnostics: Diagnostics::default(),
             input: None,
         }
@@ -189,5 +216,36 @@ impl RunPage {
         let steps = self.run.sample_steps();
         let newest = steps.last().copied();
         self.samples.step.and_then(|s| steps.iter().rev().find(|t| **t <= s).copied()).or(newest)
+    }
+
+    /// The settings of the next draw by key: as changed here, else the recipe's.
+    pub fn settings(&self) -> SampleSettings {
+        match &self.recipe.values {
+            Some(r) if !self.samples.changed => {
+                let s = &r.sample;
+                SampleSettings {
+                    temperature: s.temperature,
+                    top_p: s.top_p,
+                    top_k: s.top_k,
+                    min_p: s.min_p,
+                    repetition_penalty: s.repetition_penalty,
+                    max_new_tokens: s.max_new_tokens,
+                    seed: s.seed,
+                }
+            }
+            _ => self.samples.settings.clone(),
+        }
+    }
+
+    /// The schedule in words: `cosine, warm-up 3 %`.
+    pub fn schedule_words(&self) -> String {
+        let Some(r) = &self.recipe.values else { return String::new() };
+        let t = &r.train;
+        let name = t.lr_scheduler_type.replace("_with_warmup", "");
+        match (t.warmup_steps, t.warmup_ratio) {
+            (0, share) if share > 0.0 => format!("{name}, warm-up {:.0} %", share * 100.0),
+            (0, _) => name,
+            (steps, _) => format!("{name}, warm-up {steps}"),
+        }
     }
 }
