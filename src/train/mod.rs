@@ -1,1 +1,9 @@
-//! (being built)
+//! One flat loop a method, and the parts they share.
+//!
+//! A trainer is fed [`command::Command`]s and answers with [`event::Event`]s through an [`outlet::Outlet`]; it knows
+//! nothing of run folders' files, sockets or the console, and never prints.
+
+pub mod command;
+pub mod event;
+pub mod outlet;
+pub mod parts;
