@@ -4,7 +4,7 @@ use super::rules;
 use crate::data::batch::Example;
 use crate::recipe::Recipe;
 use crate::recipe::guidance::thousands;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 use crate::{Error, Kind};
 
 /// What is looked at: plain data, and two closures over the tokenizer.

@@ -3,7 +3,7 @@
 use super::{back_to, half_rate, row_list};
 use crate::diagnose::{finding, history::History};
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "non_finite";
 
