@@ -84,11 +84,7 @@ impl GgufModel {
             None => Ok(()),
             Some(name) => {
                 Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-<<<<<<< HEAD
-                    .at(self.path.display())
-=======
                     .at(self.file.path.display())
->>>>>>> main
                     .next("only plain Llama decoders are supported: no biases, no experts"))
             }
         }
