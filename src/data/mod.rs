@@ -4,6 +4,7 @@
 pub(crate) mod assets;
 pub mod bad;
 pub mod batch;
+pub mod demo;
 pub mod files;
 pub mod format;
 pub mod formatting;
