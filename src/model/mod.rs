@@ -3,7 +3,7 @@
 //! Must not know recipes, runs or the console.
 
 pub mod config;
-mod convert;
+pub(crate) mod convert;
 pub mod demo;
 pub mod files;
 pub mod gguf;

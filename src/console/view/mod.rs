@@ -3,6 +3,7 @@
 pub mod help;
 pub mod log;
 pub mod palette;
+pub mod pen;
 pub mod rows;
 pub mod run;
 pub mod start;
