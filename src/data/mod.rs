@@ -10,6 +10,7 @@ pub mod examples;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fakes;
+pub mod demo;
 pub mod files;
 pub mod format;
 pub mod formatting;
