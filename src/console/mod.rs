@@ -8,6 +8,7 @@
 //! `run`'s events and commands and `recipe`'s schema, nothing else.
 
 pub mod chart;
+pub mod fields;
 pub mod format;
 pub mod key;
 pub mod keymap;

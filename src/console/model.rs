@@ -26,6 +26,8 @@ pub struct Model {
     pub height: u16,
     /// Unix time in seconds, from the last tick.
     pub now: f64,
+    /// Seconds east of UTC; `None`: unknown, clocks are UTC and say so.
+    pub utc_offset: Option<i32>,
     /// Whether the terminal has the keyboard focus.
     pub focused: bool,
     /// One line of answer, shown in the status line for a few seconds.
@@ -159,6 +161,7 @@ impl Model {
             width,
             height,
             now,
+            utc_offset: None,
             focused: true,
             notice: None,
             confirm: None,

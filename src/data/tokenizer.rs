@@ -9,6 +9,7 @@ mod stream;
 
 pub use stream::TextStream;
 
+use crate::model::gguf::GgufFile;
 use crate::model::loading::Opened;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -30,11 +31,12 @@ impl SpecialTokens {
     /// What transformers hands to a chat template (`**special_tokens_map`): absent tokens are left out.
     pub fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        let named =
-            [("bos_token", &self.bos_token), ("eos_token", &self.eos_token), ("unk_token", &self.unk_token), (
-                "pad_token",
-                &self.pad_token,
-            )];
+        let named = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("unk_token", &self.unk_token),
+            ("pad_token", &self.pad_token),
+        ];
         for (name, token) in named {
             if let Some(text) = token {
                 map.insert(name.to_string(), Value::String(text.clone()));
@@ -87,8 +89,13 @@ impl Tokenizer {
     pub fn of(model: &Opened) -> Result<(Self, Templates)> {
         match model {
             Opened::Hf(m) => hf::read(&m.files),
-            Opened::Gguf(m) => gguf::read(m.metadata()).map_err(|e| e.at(m.path.display())),
+            Opened::Gguf(m) => Self::of_gguf(&m.file),
         }
+    }
+
+    /// Build the tokenizer of a `.gguf`, which may be only a vocabulary.
+    pub fn of_gguf(file: &GgufFile) -> Result<(Self, Templates)> {
+        gguf::read(file.metadata()).map_err(|e| e.at(file.path.display()))
     }
 
     fn new(mut inner: tokenizers::Tokenizer, special: SpecialTokens) -> Result<Self> {

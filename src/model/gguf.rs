@@ -12,26 +12,38 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A `.gguf` file, its header read.
-pub struct GgufModel {
+/// A `.gguf` file, its header read: a model, or only a vocabulary.
+pub struct GgufFile {
     pub path: PathBuf,
-    pub config: Config,
     bytes: Bytes,
     content: Content,
 }
 
-impl GgufModel {
+impl GgufFile {
     /// Map the file and read its header (versions 1 to 3).
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = Bytes::map(path)?;
-        let place = path.display().to_string();
-        let content = read_header(&bytes).map_err(|e| e.at(&place))?;
-        let config = read_config(&content, &bytes).map_err(|e| e.at(&place))?;
-        Ok(Self { path: path.to_path_buf(), config, bytes, content })
+        let content = read_header(&bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { path: path.to_path_buf(), bytes, content })
     }
 
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata(&self.content)
+    }
+}
+
+/// A model in a `.gguf` file, its configuration read.
+pub struct GgufModel {
+    pub file: GgufFile,
+    pub config: Config,
+}
+
+impl GgufModel {
+    /// Read the file's header and the configuration in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let config = read_config(&file.content, &file.bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { file, config })
     }
 
     /// All weights, dequantized to f32 on the CPU, in parallel. q and k rows are put back into Hugging Face's
@@ -44,8 +56,9 @@ impl GgufModel {
         let tensors = named
             .par_iter()
             .map(|(stored, name, shape)| {
-                let place = || format!("{}: {stored}", self.path.display());
-                let mut values = tensor_values(&self.content, &self.bytes, stored, shape).map_err(|e| e.at(place()))?;
+                let place = || format!("{}: {stored}", self.file.path.display());
+                let mut values =
+                    tensor_values(&self.file.content, &self.file.bytes, stored, shape).map_err(|e| e.at(place()))?;
                 let heads = match name.rsplit('.').nth(1) {
                     Some("q_proj") => Some(self.config.num_attention_heads),
                     Some("k_proj") => Some(self.config.num_key_value_heads),
@@ -54,8 +67,8 @@ impl GgufModel {
                 if let Some(heads) = heads {
                     values = unpermute(&values, heads, shape[1]);
                 }
-                let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)
-                    .map_err(|e| Error::from(e).at(place()))?;
+                let tensor =
+                    Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).map_err(|e| Error::from(e).at(place()))?;
                 Ok(((*name).clone(), tensor))
             })
             .collect::<Result<HashMap<String, Tensor>>>()?;
@@ -65,13 +78,15 @@ impl GgufModel {
     fn refuse_unknown(&self, named: &[(String, &String, &Vec<usize>)]) -> Result<()> {
         let known: std::collections::HashSet<&str> = named.iter().map(|(n, ..)| n.as_str()).collect();
         let mut unknown: Vec<&String> =
-            self.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
+            self.file.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                .at(self.path.display())
-                .next("only plain Llama decoders are supported: no biases, no experts")),
+            Some(name) => {
+                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
+                    .at(self.file.path.display())
+                    .next("only plain Llama decoders are supported: no biases, no experts"))
+            }
         }
     }
 }
@@ -193,7 +208,9 @@ fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
     };
     for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
         if let Some(n) = meta.size(key)?.filter(|&n| n != head_dim) {
-            return Err(Error::new(format!("{key} = {n} differs from the head size {head_dim}, which is not supported")));
+            return Err(Error::new(format!(
+                "{key} = {n} differs from the head size {head_dim}, which is not supported"
+            )));
         }
     }
     if let Some(kind) = meta.text("llama.rope.scaling.type")?.filter(|&k| k != "none") {
@@ -243,12 +260,8 @@ fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<
         return Ok(None);
     }
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
-    let scaling = RopeScaling {
-        factor,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    };
+    let scaling =
+        RopeScaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
     let expected = scaling.divisors(head_dim, rope_theta);
     let same = expected.iter().zip(divisors).all(|(e, d)| (e - f64::from(*d)).abs() <= 1e-4 * e);
     match same {

@@ -7,6 +7,7 @@ pub mod check;
 mod cross;
 pub mod demo;
 mod edit;
+pub mod guidance;
 mod load;
 pub mod problem;
 pub mod schema;

@@ -98,7 +98,7 @@ impl Bounds {
 
 /// A number as a person writes it: `2e-4`, `0.05`, `16`.
 pub fn short(v: f64) -> String {
-    if v != 0.0 && (v.abs() < 1e-2 || v.abs() >= 1e7) { format!("{v:e}") } else { format!("{v}") }
+    if v != 0.0 && (v.abs() < 1e-3 || v.abs() >= 1e7) { format!("{v:e}") } else { format!("{v}") }
 }
 
 impl Type {

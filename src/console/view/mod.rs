@@ -4,6 +4,7 @@ pub mod chrome;
 pub mod help;
 pub mod log;
 pub mod palette;
+pub mod pen;
 pub mod rows;
 pub mod run;
 pub mod start;
