@@ -20,6 +20,8 @@ pub mod run_page;
 pub mod run_state;
 pub mod run_update;
 pub mod start;
+#[cfg(test)]
+mod start_tests;
 pub mod theme;
 pub mod update;
 pub mod view;

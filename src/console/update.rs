@@ -20,7 +20,7 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             }
         }
         Message::Machine(machine) => m.machine = machine,
-        Message::Runs(runs) => m.start.runs = runs,
+        Message::Runs(runs) => (m.start.runs, m.start.listed) = (runs, true),
         Message::Recipes(recipes) => m.start.recipes = recipes,
         Message::Opened { run, name, recipe, live } => {
             m.run = Some(RunPage::new(Some(run), name, recipe, live));
@@ -54,8 +54,12 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         Message::Replied(Ok(text)) => m.say(text),
         Message::Replied(Err(text)) => m.complain(text),
         Message::Log(lines) => {
+            let follow = m.page() != Page::Log || m.scroll >= pager::last(m);
             m.log = lines;
             show(m, Page::Log);
+            if follow {
+                m.scroll = pager::last(m);
+            }
         }
         Message::Rows(rows) => {
             m.rows = rows;
@@ -101,16 +105,22 @@ fn press(m: &mut Model, key: Key) -> Vec<Effect> {
 /// Carries out an action, whether it came from a key or from the palette.
 pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
     match action {
+        // A page to read is closed by the key that closes every pager.
+        Action::Leave if matches!(m.page(), Page::Help | Page::Log | Page::Rows) => {
+            m.pages.pop();
+            Vec::new()
+        }
         Action::Leave => vec![Effect::Quit { line: None }],
         Action::Suspend => vec![Effect::Suspend],
         Action::Back => {
             if m.pages.len() > 1 {
                 m.pages.pop();
+                return Vec::new();
             }
-            Vec::new()
+            if m.page() == Page::Start { start::act(m, action) } else { Vec::new() }
         }
         Action::Palette => {
-            show(m, Page::Palette);
+            palette::open(m);
             Vec::new()
         }
         Action::Keys => {

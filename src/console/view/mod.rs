@@ -1,5 +1,6 @@
 //! Drawing: the model becomes cells. One file a page or pane; nothing here changes the model.
 
+pub mod chrome;
 pub mod help;
 pub mod log;
 pub mod palette;
@@ -24,13 +25,32 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    match m.page() {
+    let below = m.pages.len().checked_sub(2).map(|i| m.pages[i]);
+    if let (Page::Palette, Some(below)) = (m.page(), below) {
+        page(m, below, area, buf);
+    }
+    page(m, m.page(), area, buf);
+    chrome::overlay(buf, area, m);
+}
+
+fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {
+    match page {
         Page::Start => start::render(m, area, buf),
         Page::Run => run::render(m, area, buf),
         Page::Palette => palette::render(m, area, buf),
         Page::Help => help::render(m, area, buf),
         Page::Log => log::render(m, area, buf),
         Page::Rows => rows::render(m, area, buf),
+    }
+}
+
+/// Lines of the page that scrolls, if one is on top.
+pub fn pager_lines(m: &Model) -> usize {
+    match m.page() {
+        Page::Help => help::lines(m, m.width).len(),
+        Page::Log => log::lines(m, m.width).len(),
+        Page::Rows => rows::lines(m, m.width).len(),
+        _ => 0,
     }
 }
 
