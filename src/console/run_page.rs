@@ -2,7 +2,7 @@
 
 use super::model::Reading;
 use super::run_state::Run;
-use crate::run::event::SampleSettings;
+use crate::run::event::{RunState, SampleSettings};
 use crate::recipe::{self, Recipe};
 use std::path::PathBuf;
 use tui_input::Input;
@@ -203,6 +203,18 @@ impl RunPage {
             diagnostics: Diagnostics::default(),
             input: None,
         }
+    }
+
+    /// Takes a reading of the machine, and remembers its utilisation while the run goes on.
+    pub fn saw(&mut self, reading: Reading) {
+        let step = self.run.step_number();
+        let running = self.run.state == Some(RunState::Running) && self.live;
+        if let Some(v) = reading.gpu_percent.or(reading.cpu_percent).filter(|_| running && step > 0) {
+            let known = self.utilisation.partition_point(|u| u.0 <= step);
+            self.utilisation.truncate(known);
+            self.utilisation.push((step, v));
+        }
+        self.reading = reading;
     }
 
     /// The step that readouts are about: the cursor's, or the last.

@@ -43,7 +43,7 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
         Message::Telemetry(reading) => {
             if let Some(page) = &mut m.run {
-                page.reading = reading;
+                page.saw(reading);
             }
         }
         Message::Watching(n) => {
