@@ -20,7 +20,11 @@ pub fn runs(dirs: &[PathBuf]) -> Result<Note> {
     Ok(Note::List)
 }
 
-fn remove(dir: &Path, index: &Index) -> Result<()> {
+/// Deletes one run.
+///
+/// # Errors
+/// It is at work, or is no run; other files in its folder keep the folder.
+pub fn remove(dir: &Path, index: &Index) -> Result<()> {
     let folder = RunFolder::open(dir)?;
     // Nobody can begin to train in it while we hold this.
     let lock = RunLock::acquire(folder.path())?;
