@@ -6,6 +6,7 @@ pub mod bad;
 pub mod batch;
 pub mod cache;
 pub mod dataset;
+pub mod demo;
 pub mod examples;
 pub mod explain;
 #[cfg(test)]
