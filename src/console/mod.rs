@@ -1,1 +1,30 @@
-//! (being built)
+//! The console: what is on the screen, and what a key does to it.
+//!
+//! [`Model`](model::Model) is all its state; [`update`](update::update) turns a message into a new state and
+//! effects, without I/O and without a clock; [`view`] draws the state and never changes it.
+//! The runtime feeds the messages and carries out the effects.
+//!
+//! Must not know the engine (no model, data, train, ops), nor files, sockets or the terminal: it speaks
+//! `run`'s events and commands and `recipe`'s schema, nothing else.
+
+pub mod chart;
+pub mod fields;
+pub mod format;
+pub mod key;
+pub mod keymap;
+pub mod message;
+pub mod model;
+pub mod pager;
+pub mod palette;
+pub mod run_page;
+pub mod run_state;
+pub mod run_update;
+pub mod start;
+pub mod theme;
+pub mod update;
+pub mod view;
+
+pub use message::{Effect, Message};
+pub use model::{Model, Page};
+pub use update::update;
+pub use view::{draw, snapshot};

@@ -1,7 +1,27 @@
 //! The recipe: schema, defaults, validation with line numbers, guidance, comment-preserving edits.
 //!
+//! [`load`] reads one, [`to_toml`] writes one, [`set`] and [`unset`] edit its text, [`with`] its values.
 //! Must not know the engine, the run or the console.
 
+pub mod check;
+mod cross;
+pub mod demo;
+mod edit;
+pub mod guidance;
+mod load;
+pub mod problem;
+pub mod schema;
+mod table;
+mod unknown;
 pub mod values;
+mod write;
 
+#[cfg(test)]
+mod tests;
+
+pub use edit::{diff, get, set, unset, with};
+pub use load::{Loaded, examine, load, parse};
+pub use problem::{Place, Problem};
+pub use table::LINEAR;
 pub use values::*;
+pub use write::to_toml;

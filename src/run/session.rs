@@ -15,7 +15,11 @@ use super::link::LocalEnd;
 use super::lock::RunLock;
 use super::server::CommandServer;
 use crate::Result;
-use crate::train::outlet::Outlet;
+use crate::diagnose::Doctor;
+use crate::train::outlet::{Outlet, Saved};
+
+/// Sees events once they are on the disk.
+pub type Observer = Box<dyn FnMut(&Event) + Send>;
 
 /// A run being trained by this process. Dropping it lets the folder go.
 pub struct Session {
@@ -27,6 +31,8 @@ pub struct Session {
     watching: Arc<AtomicUsize>,
     last_step: u64,
     last_state: Option<RunState>,
+    doctor: Option<Doctor>,
+    observer: Option<Observer>,
     server: Option<CommandServer>,
     no_socket: Option<String>,
     worker: WorkerInfo,
@@ -76,6 +82,8 @@ impl Session {
             watching: Arc::default(),
             last_step: 0,
             last_state: None,
+            doctor: None,
+            observer: None,
             server: None,
             no_socket: None,
             worker,
@@ -95,6 +103,24 @@ impl Session {
     /// Where commands are taken.
     pub fn socket(&self) -> Option<PathBuf> {
         self.worker.socket.clone()
+    }
+
+    /// Let a doctor see every event from now on; what it finds is said as events too.
+    pub fn watch(&mut self, doctor: Doctor) {
+        self.doctor = Some(doctor);
+    }
+
+    /// Let `observer` see every event once it is on the disk: progress on stderr, say.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    fn write(&mut self, event: &Event) -> Result<()> {
+        self.events.write(event)?;
+        if let Some(observer) = &mut self.observer {
+            observer(event);
+        }
+        Ok(())
     }
 
     /// For whoever else in this process has something to tell the trainer (signals, the console).
@@ -120,7 +146,12 @@ impl Outlet for Session {
         if let Body::State(state) = &body {
             self.last_state = Some(state.state);
         }
-        self.events.write(&Event { time: now(), step, body })
+        let event = Event { time: now(), step, body };
+        self.write(&event)?;
+        for finding in self.doctor.as_mut().map(|d| d.observe(&event)).unwrap_or_default() {
+            self.write(&Event { time: now(), step, body: Body::Finding(finding) })?;
+        }
+        Ok(())
     }
 
     fn try_command(&mut self) -> Option<Command> {
@@ -130,6 +161,23 @@ impl Outlet for Session {
     /// Never `None`: the session itself could always send one more.
     fn wait_command(&mut self) -> Option<Command> {
         self.commands.recv().ok()
+    }
+
+    fn save_checkpoint(&mut self, step: u64, fill: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Saved> {
+        let written = self.folder.write_checkpoint(step, |dir| fill(dir))?;
+        Ok(Saved { path: written.relative, bytes: written.bytes })
+    }
+
+    fn checkpoint(&self, step: u64) -> Option<PathBuf> {
+        self.folder.find_checkpoint(Some(step)).ok().map(|(_, path)| path)
+    }
+
+    fn prune_checkpoints(&mut self, limit: usize, best: Option<u64>, last: u64) -> Result<()> {
+        self.folder.prune_checkpoints(limit, best, Some(last)).map(|_| ())
+    }
+
+    fn forget_after(&mut self, step: u64) -> Result<()> {
+        self.folder.remove_checkpoints_after(step)
     }
 }
 

@@ -1,0 +1,115 @@
+//! The recipe as fields on the screen: value, what is usual, whether it can change now.
+
+use super::run_page::RunPage;
+use crate::recipe::guidance::{Facts, guidance};
+use crate::recipe::schema::{Entry, entries, entry};
+use crate::recipe::{self, Recipe};
+
+/// One row of the recipe pane.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Field {
+    /// The schema's key; for a composite row the key that `i` edits.
+    pub key: String,
+    pub label: String,
+    pub value: String,
+    /// Whether it can change while the run goes on.
+    pub live: bool,
+    pub note: Note,
+    /// Differs from what it was when the run started or the recipe was opened.
+    pub changed: bool,
+    pub help: String,
+}
+
+/// What is usual for a value, and whether this one lies outside.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Note {
+    pub text: String,
+    pub outside: bool,
+}
+
+/// The rows that a run shows first, as drawn; the rest follow in the schema's order, live ones before the others.
+const FIRST: [&str; 7] = [
+    "train.learning_rate",
+    "train.per_device_train_batch_size",
+    "train.num_train_epochs",
+    "lora.r",
+    "model.max_seq_length",
+    "train.eval_steps",
+    "sample.every_steps",
+];
+
+/// Keys that a composite row already shows.
+const SHOWN_WITH: [&str; 2] = ["train.gradient_accumulation_steps", "lora.lora_alpha"];
+
+/// The rows of the pane as it stands: all of them, or what differs.
+pub fn shown(page: &RunPage) -> Vec<Field> {
+    let Some(values) = &page.recipe.values else { return Vec::new() };
+    let all = if page.folder.is_some() { of_run(page, values) } else { before_run(page, values) };
+    if page.recipe.diff { all.into_iter().filter(|f| f.changed).collect() } else { all }
+}
+
+/// What is wrong with the recipe's text, one line each.
+pub fn problems(page: &RunPage) -> &[String] {
+    &page.recipe.problems
+}
+
+fn before_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
+    let lora = values.lora.is_some();
+    entries().filter(|e| lora || e.section() != "lora").map(|e| single(page, values, e, e.key)).collect()
+}
+
+fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
+    let first = FIRST.iter().filter_map(|k| entry(k)).filter(|e| recipe::get(values, e.key).is_some());
+    let mut out: Vec<Field> = first.map(|e| row(page, values, e)).collect();
+    for live in [true, false] {
+        let rest = entries().filter(|e| e.live == live && !FIRST.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
+        let rest = rest.filter(|e| recipe::get(values, e.key).is_some());
+        out.extend(rest.map(|e| single(page, values, e, e.key)));
+    }
+    out
+}
+
+/// A row as a run shows it: batch and rank together with what belongs to them.
+fn row(page: &RunPage, values: &Recipe, e: &'static Entry) -> Field {
+    let t = &values.train;
+    let mut f = single(page, values, e, e.key.strip_prefix("train.").or(e.key.strip_prefix("model.")).unwrap_or(e.key));
+    match e.key {
+        "train.per_device_train_batch_size" => {
+            let (batch, steps) = (t.per_device_train_batch_size, t.gradient_accumulation_steps);
+            f.label = "batch".into();
+            f.value = format!("{batch} × {steps} = {}", batch * steps);
+        }
+        "lora.r" => {
+            if let Some(l) = &values.lora {
+                f.label = "r / lora_alpha".into();
+                f.value = format!("{} / {}", l.r, l.lora_alpha);
+            }
+        }
+        _ => {}
+    }
+    f
+}
+
+fn single(page: &RunPage, values: &Recipe, e: &'static Entry, label: &str) -> Field {
+    let start = &page.run.start;
+    let known = page.folder.is_some() && start.total_steps > 0;
+    let facts = Facts {
+        rows: known.then_some(start.train_rows),
+        trainable_parameters: known.then_some(start.trainable_parameters),
+        truncated_share: known.then_some(start.truncated_share),
+    };
+    let value = recipe::get(values, e.key);
+    let before = page.recipe.original_values.as_ref().map(|r| recipe::get(r, e.key));
+    let note = guidance(e.key, values, &facts)
+        .map(|g| Note { outside: g.inside == Some(false), text: g.text })
+        .unwrap_or_default();
+    Field {
+        key: e.key.to_string(),
+        label: label.to_string(),
+        changed: before.is_some_and(|b| b != value),
+        value: value.unwrap_or_else(|| super::format::UNKNOWN.into()),
+        live: e.live,
+        note,
+        help: e.help.to_string(),
+    }
+}

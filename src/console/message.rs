@@ -1,0 +1,123 @@
+//! What the console is told ([`Message`]) and what it asks for ([`Effect`]).
+
+use super::key::Key;
+use super::model::{Machine, Reading, RecipeRow, RowTokens, RunRow};
+use crate::run::command::Command;
+use crate::run::event::Event;
+use std::path::PathBuf;
+
+/// Something happened: a key, a line of events, the clock.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    Key(Key),
+    Mouse(Mouse),
+    Paste(String),
+    Resize {
+        width: u16,
+        height: u16,
+    },
+    /// Whether the terminal has the keyboard focus; bells are off while it has.
+    Focus(bool),
+    /// Unix time in seconds. The console has no other clock.
+    Tick {
+        now: f64,
+    },
+    Machine(Machine),
+    Runs(Vec<RunRow>),
+    Recipes(Vec<RecipeRow>),
+    /// A run is open: its events follow.
+    Opened {
+        run: PathBuf,
+        name: String,
+        /// The run's resolved `recipe.toml`.
+        recipe: String,
+        /// Whether its worker can be reached.
+        live: bool,
+    },
+    /// A recipe is open for editing, before any run.
+    RecipeOpened {
+        path: PathBuf,
+        text: String,
+    },
+    Events {
+        run: PathBuf,
+        events: Vec<Event>,
+    },
+    /// The worker went away (or came back).
+    Live {
+        run: PathBuf,
+        live: bool,
+    },
+    Telemetry(Reading),
+    /// Terminals attached to this run, this one included.
+    Watching(u32),
+    /// What became of an effect; the text is shown, an error stays longer.
+    Replied(Result<String, String>),
+    Log(Vec<String>),
+    Rows(Vec<RowTokens>),
+}
+
+/// A mouse event; columns and rows from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mouse {
+    Click { column: u16, row: u16 },
+    WheelUp { column: u16, row: u16 },
+    WheelDown { column: u16, row: u16 },
+}
+
+/// Something the runtime is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Leave; `line` is printed on the restored terminal.
+    Quit {
+        line: Option<String>,
+    },
+    /// Ctrl-Z: restore the terminal and stop this process; redraw on return.
+    Suspend,
+    /// To the worker of the open run.
+    Send(Command),
+    ListRuns,
+    OpenRun(PathBuf),
+    /// Stop following the open run.
+    CloseRun,
+    /// Open a recipe for editing before a run: a path, or `demo`.
+    OpenRecipe(String),
+    /// Start a training of this recipe text and open it. `path` is where the text came from.
+    StartTraining {
+        path: Option<PathBuf>,
+        text: String,
+    },
+    Demo,
+    Resume {
+        run: PathBuf,
+        step: Option<u64>,
+    },
+    /// Start another run from a checkpoint of this one, with values set.
+    Branch {
+        run: PathBuf,
+        step: u64,
+        set: Vec<(String, String)>,
+    },
+    Delete {
+        run: PathBuf,
+    },
+    SaveRecipe {
+        path: PathBuf,
+        text: String,
+    },
+    EditExternally {
+        path: PathBuf,
+    },
+    /// To the clipboard.
+    Copy(String),
+    Bell,
+    Notify(String),
+    /// Ask for these rows as tokens.
+    Rows {
+        run: PathBuf,
+        rows: Vec<u32>,
+    },
+    ReadLog {
+        run: PathBuf,
+    },
+}

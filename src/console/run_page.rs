@@ -1,0 +1,251 @@
+//! The run page's state: the folded run, the focused pane, cursors and fields.
+
+use super::model::Reading;
+use super::run_state::Run;
+use crate::run::event::SampleSettings;
+use crate::recipe::{self, Recipe};
+use std::path::PathBuf;
+use tui_input::Input;
+
+#[derive(Debug, Clone)]
+pub struct RunPage {
+    /// The run's folder; absent while a recipe is edited before any run.
+    pub folder: Option<PathBuf>,
+    /// Where the recipe came from, before a run.
+    pub recipe_path: Option<PathBuf>,
+    pub name: String,
+    /// Whether the run's worker can be reached.
+    pub live: bool,
+    pub watching: u32,
+    pub run: Run,
+    pub reading: Reading,
+    /// Utilisation in percent (of the card, else of the processor) at steps seen while watching.
+    pub utilisation: Vec<(u64, f64)>,
+    pub focus: Pane,
+    pub zoomed: bool,
+    pub chart: Chart,
+    pub samples: Samples,
+    pub recipe: RecipePane,
+    pub diagnostics: Diagnostics,
+    /// What is being typed.
+    pub input: Option<Typing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pane {
+    Loss,
+    Samples,
+    Memory,
+    Recipe,
+    Diagnostics,
+}
+
+impl Pane {
+    pub const ALL: [Pane; 5] = [Pane::Loss, Pane::Samples, Pane::Memory, Pane::Recipe, Pane::Diagnostics];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Pane::Loss => "loss",
+            Pane::Samples => "samples",
+            Pane::Memory => "memory",
+            Pane::Recipe => "recipe",
+            Pane::Diagnostics => "diagnostics",
+        }
+    }
+
+    /// The digit that focuses it.
+    pub fn number(self) -> usize {
+        Pane::ALL.iter().position(|p| *p == self).map_or(0, |i| i + 1)
+    }
+}
+
+/// What the large chart shows, and the sparklines below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    Loss,
+    Grad,
+    LearningRate,
+    TokensPerSecond,
+    Utilisation,
+}
+
+impl Metric {
+    pub const ALL: [Metric; 5] =
+        [Metric::Loss, Metric::Grad, Metric::LearningRate, Metric::TokensPerSecond, Metric::Utilisation];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum XAxis {
+    Step,
+    Epoch,
+    Tokens,
+    Time,
+}
+
+/// The large chart's view.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chart {
+    pub metric: Metric,
+    pub axis: XAxis,
+    pub log: bool,
+    /// The step under the cursor; `None` follows the newest.
+    pub cursor: Option<u64>,
+    /// Steps shown; `None`: all. It survives new data.
+    pub zoom: Option<(f64, f64)>,
+    /// The marked sparkline.
+    pub mark: Option<usize>,
+}
+
+impl Chart {
+    /// The metrics shown as sparklines: all but the large one.
+    pub fn sparklines(&self) -> impl Iterator<Item = Metric> {
+        let hero = self.metric;
+        Metric::ALL.into_iter().filter(move |m| *m != hero)
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Samples {
+    /// Settings for the next draw by key; follow the recipe until changed here.
+    pub settings: SampleSettings,
+    pub changed: bool,
+    /// The later step compared; `None` follows the newest.
+    pub step: Option<u64>,
+    /// The first prompt shown.
+    pub first: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct RecipePane {
+    /// The text as it stands.
+    pub text: String,
+    /// What the text says; the last readable state while it is wrong.
+    pub values: Option<Recipe>,
+    /// What it said when the run started or the recipe was opened.
+    pub original_values: Option<Recipe>,
+    /// What is wrong with the text, one line each.
+    pub problems: Vec<String>,
+    /// Edits made here: the key and its value before, for undo. `None`: it was not in the text.
+    pub undo: Vec<(String, Option<String>)>,
+    pub selected: usize,
+    /// Whether only what differs from the original is shown.
+    pub diff: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Diagnostics {
+    pub selected: usize,
+    /// Whether the selected finding is shown whole.
+    pub why: bool,
+}
+
+/// Text being typed, and what for.
+#[derive(Debug, Clone)]
+pub struct Typing {
+    pub goal: Goal,
+    pub input: Input,
+    /// Why Enter did not take it.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// A prompt of one's own.
+    Prompt,
+    /// The value of this recipe key.
+    Field(String),
+}
+
+impl RecipePane {
+    /// A recipe just opened.
+    pub fn of(text: String) -> Self {
+        let mut pane = Self { text, ..Self::default() };
+        pane.read();
+        pane.original_values.clone_from(&pane.values);
+        pane
+    }
+
+    /// Reads the text anew after it changed.
+    pub fn read(&mut self) {
+        match recipe::examine(&self.text, "recipe.toml", &[]) {
+            Ok(loaded) => {
+                self.values = Some(loaded.recipe);
+                self.problems.clear();
+            }
+            Err(problems) => self.problems = problems.into_iter().map(|p| format!("{}: {}", p.place, p.what)).collect(),
+        }
+    }
+}
+
+impl RunPage {
+    pub fn new(folder: Option<PathBuf>, name: String, recipe: String, live: bool) -> Self {
+        Self {
+            folder,
+            recipe_path: None,
+            name,
+            live,
+            watching: 1,
+            run: Run::default(),
+            reading: Reading::default(),
+            utilisation: Vec::new(),
+            focus: Pane::Loss,
+            zoomed: false,
+            chart: Chart {
+                metric: Metric::Loss,
+                axis: XAxis::Step,
+                log: false,
+                cursor: None,
+                zoom: None,
+                mark: None,
+            },
+            samples: Samples::default(),
+            recipe: RecipePane::of(recipe),
+            diagnostics: Diagnostics::default(),
+            input: None,
+        }
+    }
+
+    /// The step that readouts are about: the cursor's, or the last.
+    pub fn cursor_step(&self) -> u64 {
+        let last = self.run.step_number();
+        self.chart.cursor.map_or(last, |c| c.min(last))
+    }
+
+    /// The later sample step compared: the chosen one, or the newest.
+    pub fn sample_step(&self) -> Option<u64> {
+        let steps = self.run.sample_steps();
+        let newest = steps.last().copied();
+        self.samples.step.and_then(|s| steps.iter().rev().find(|t| **t <= s).copied()).or(newest)
+    }
+
+    /// The settings of the next draw by key: as changed here, else the recipe's.
+    pub fn settings(&self) -> SampleSettings {
+        match &self.recipe.values {
+            Some(r) if !self.samples.changed => {
+                let s = &r.sample;
+                SampleSettings {
+                    temperature: s.temperature,
+                    top_p: s.top_p,
+                    top_k: s.top_k,
+                    min_p: s.min_p,
+                    repetition_penalty: s.repetition_penalty,
+                    max_new_tokens: s.max_new_tokens,
+                    seed: s.seed,
+                }
+            }
+            _ => self.samples.settings.clone(),
+        }
+    }
+
+    /// The schedule in words: `cosine, warm-up 3 %`.
+    pub fn schedule_words(&self) -> String {
+        let Some(r) = &self.recipe.values else { return String::new() };
+        let t = &r.train;
+        let name = t.lr_scheduler_type.replace("_with_warmup", "");
+        match (t.warmup_steps, t.warmup_ratio) {
+            (0, share) if share > 0.0 => format!("{name}, warm-up {:.0} %", share * 100.0),
+            (0, _) => name,
+            (steps, _) => format!("{name}, warm-up {steps}"),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `update`: a message changes the model and asks for effects. Pure: no I/O, no clock.
+
+use super::key::Key;
+use super::keymap::{self, Action};
+use super::message::{Effect, Message};
+use super::model::{Model, Page};
+use super::run_page::RunPage;
+use super::{pager, palette, run_update, start};
+
+/// Changes the model as the message says, and returns what the runtime is to do.
+pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
+    match message {
+        Message::Key(key) => return press(m, key),
+        Message::Resize { width, height } => (m.width, m.height) = (width, height),
+        Message::Focus(focused) => m.focused = focused,
+        Message::Tick { now } => {
+            m.now = now;
+            if m.notice.as_ref().is_some_and(|n| n.until <= now) {
+                m.notice = None;
+            }
+        }
+        Message::Machine(machine) => m.machine = machine,
+        Message::Runs(runs) => m.start.runs = runs,
+        Message::Recipes(recipes) => m.start.recipes = recipes,
+        Message::Opened { run, name, recipe, live } => {
+            m.run = Some(RunPage::new(Some(run), name, recipe, live));
+            show(m, Page::Run);
+        }
+        Message::RecipeOpened { path, text } => {
+            let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            m.run = Some(RunPage { recipe_path: Some(path), ..RunPage::new(None, name, text, false) });
+            show(m, Page::Run);
+        }
+        Message::Events { run, events } => {
+            if let Some(page) = m.run.as_mut().filter(|p| p.folder.as_ref() == Some(&run)) {
+                events.iter().for_each(|e| page.run.fold(e));
+            }
+        }
+        Message::Live { run, live } => {
+            if let Some(page) = m.run.as_mut().filter(|p| p.folder.as_ref() == Some(&run)) {
+                page.live = live;
+            }
+        }
+        Message::Telemetry(reading) => {
+            if let Some(page) = &mut m.run {
+                page.reading = reading;
+            }
+        }
+        Message::Watching(n) => {
+            if let Some(page) = &mut m.run {
+                page.watching = n;
+            }
+        }
+        Message::Replied(Ok(text)) => m.say(text),
+        Message::Replied(Err(text)) => m.complain(text),
+        Message::Log(lines) => {
+            m.log = lines;
+            show(m, Page::Log);
+        }
+        Message::Rows(rows) => {
+            m.rows = rows;
+            show(m, Page::Rows);
+        }
+        Message::Mouse(mouse) => match m.page() {
+            Page::Start => return start::mouse(m, mouse),
+            Page::Run => return run_update::mouse(m, mouse),
+            _ => {}
+        },
+        Message::Paste(text) => {
+            if m.typing() {
+                text.chars().filter(|c| !c.is_control()).for_each(|c| drop(press(m, Key::Char(c))));
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Puts a page on top, once.
+pub fn show(m: &mut Model, page: Page) {
+    if m.page() != page {
+        m.pages.push(page);
+        m.scroll = 0;
+    }
+}
+
+fn press(m: &mut Model, key: Key) -> Vec<Effect> {
+    if let Some(confirm) = m.confirm.take() {
+        return if key == Key::Char('y') { vec![confirm.effect] } else { Vec::new() };
+    }
+    m.notice = None;
+    match m.page() {
+        Page::Palette => return palette::press(m, key),
+        Page::Start if m.typing() => return start::typed(m, key),
+        Page::Run if m.typing() => return run_update::typed(m, key),
+        _ => {}
+    }
+    let Some(action) = m.keymap.action(key, &keymap::contexts(m)) else { return Vec::new() };
+    act(m, action)
+}
+
+/// Carries out an action, whether it came from a key or from the palette.
+pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
+    match action {
+        Action::Leave => vec![Effect::Quit { line: None }],
+        Action::Suspend => vec![Effect::Suspend],
+        Action::Back => {
+            if m.pages.len() > 1 {
+                m.pages.pop();
+            }
+            Vec::new()
+        }
+        Action::Palette => {
+            show(m, Page::Palette);
+            Vec::new()
+        }
+        Action::Keys => {
+            show(m, Page::Help);
+            Vec::new()
+        }
+        _ => match m.page() {
+            Page::Start => start::act(m, action),
+            Page::Run => run_update::act(m, action),
+            Page::Help | Page::Log | Page::Rows => pager::act(m, action),
+            Page::Palette => Vec::new(),
+        },
+    }
+}

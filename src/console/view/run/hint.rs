@@ -1,0 +1,60 @@
+//! The demo's one dim line: what is happening, and which key is worth pressing now. In no other run.
+
+use crate::console::format;
+use crate::console::model::Model;
+use crate::console::run_page::{Pane, RunPage};
+use crate::console::view::pen::Pen;
+use crate::run::event::{FixAction, RunState, Severity};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
+    if !page.run.start.demo {
+        return;
+    }
+    let t = &m.theme;
+    let mut pen = Pen::at(buf, area, row);
+    pen.gap(1);
+    // Keys stand between backquotes: they are not dim.
+    for (i, part) in words(page, area.width < 100).split('`').enumerate() {
+        pen.put(part, if i % 2 == 1 { t.strong() } else { t.dim });
+    }
+}
+
+/// The line for where the run is now.
+fn words(page: &RunPage, short: bool) -> String {
+    let run = &page.run;
+    let now = run.score(u64::MAX);
+    let first = run.sample_steps().first().and_then(|s| run.score(*s));
+    let score = now.map_or(String::new(), |(k, n)| format!("{k} of {n} right"));
+    if let Some(r) = run.rolled_back {
+        let eval = run.evals.last().map(|e| e.data.loss).zip(r.eval_before);
+        let eval = eval.map_or(String::new(), |(after, before)| {
+            format!(", eval {} → {}", format::loss(before), format::loss(after))
+        });
+        let score = if score.is_empty() { score } else { format!(", {score}") };
+        return format!("mended: step {} → {}{eval}{score}. `q` leaves, finetop new makes a recipe for your own data", r.from, r.to);
+    }
+    let overfit = run.open().into_iter().find(|f| {
+        f.severity >= Severity::Warning && f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
+    });
+    if overfit.is_some() {
+        let press = if page.focus == Pane::Diagnostics { "press `a`" } else { "press `5` then `a`" };
+        return match short {
+            true => format!("eval turned up while train still falls: overfitting. {press}"),
+            false => format!("eval loss turned up while train loss still falls: the model learns the rows by heart. {press} to go back to the best checkpoint"),
+        };
+    }
+    match run.state {
+        Some(RunState::Finished | RunState::Stopped) => format!("finished, {score}. `2` compares the samples with step 0, `q` leaves"),
+        Some(RunState::Failed) => "the demo failed; `L` shows its log".into(),
+        _ if run.steps.is_empty() => "a small chat model is about to learn: a sentence in, a tool call in JSON out".into(),
+        _ => match (first, now) {
+            (Some((k0, _)), Some((k, n))) if k > k0 && k * 2 >= n => {
+                format!("the samples turned: {score}, {k0} at first. This recipe trains on, too long on purpose; watch ◆ eval")
+            }
+            (_, Some(_)) => format!("learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"),
+            _ => "learning tool calls: a sentence in, JSON out. `2` shows the samples".into(),
+        },
+    }
+}

@@ -1,0 +1,99 @@
+//! Pane 3: memory, estimated and measured side by side; of the card, or of the process on the host.
+
+use super::header::memory_now;
+use super::title;
+use crate::console::format::{self, UNKNOWN, gib};
+use crate::console::model::Model;
+use crate::console::run_page::{Pane, RunPage};
+use crate::console::view::pen::{Pen, fit};
+use crate::run::event::Component;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use unicode_width::UnicodeWidthStr;
+
+/// Rows that the pane would fill.
+pub fn height(page: &RunPage) -> u16 {
+    page.run.memory.components.len() as u16 + 8
+}
+
+pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    let (t, memory, reading) = (&m.theme, &page.run.memory, &page.reading);
+    let card = reading.source.starts_with("nvml") || page.run.start.device.starts_with("cuda");
+    let source = if reading.source.is_empty() { "host" } else { &reading.source };
+    title(m, page, Pane::Memory, Pane::Memory.name(), &[(source.to_string(), t.dim)], area, buf);
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(70), ..area };
+
+    let (used, total) = memory_now(page);
+    let numbers = format!("{:>5} / {} GiB", used.map_or(UNKNOWN.into(), gib), total.map_or(UNKNOWN.into(), gib));
+    let label = if card { "card  " } else { "host  " };
+    let width = usize::from(body.width).saturating_sub(2 + label.len() + 2 + numbers.width() + 2);
+    let share = used.zip(total).map_or(0.0, |(u, t)| u as f64 / t.max(1) as f64);
+    let full = ((share * width as f64).round() as usize).clamp(usize::from(used.is_some()).min(width), width);
+    let mut pen = Pen::at(buf, body, 0);
+    pen.gap(2).put(label, t.dim).put("█".repeat(full), if share > 0.95 { t.warn } else { t.accent });
+    pen.put("░".repeat(width - full), t.dim).gap(2).put(numbers, t.text);
+
+    let peak = memory.peak.into_iter().chain(used).max();
+    let mut pen = Pen::at(buf, body, 1);
+    pen.gap(2).put("peak ", t.dim).put(peak.map_or(UNKNOWN.into(), gib), t.text).gap(3);
+    if let Some((p, total)) = peak.zip(total) {
+        pen.put("room ", t.dim).put(gib(total.saturating_sub(p)), t.text);
+    }
+
+    let right = |text: &str, width: usize| format!("{}{text}", " ".repeat(width.saturating_sub(text.width())));
+    let name = usize::from(body.width).saturating_sub(2 + 11 + 11 + 8);
+    let small = memory.components.iter().any(|c| c.estimate.or(c.measured).is_some_and(|b| b < 100 << 20));
+    // A small model's parts would all read 0.0 in GiB.
+    let (unit, number): (_, fn(u64) -> String) = if small && used.is_none_or(|u| u < 8 << 30) {
+        ("MiB", |b| format::thousands((b as f64 / 1_048_576.0).round() as u64))
+    } else {
+        ("GiB", gib)
+    };
+    let mut row = 3;
+    if memory.components.is_empty() {
+        Pen::at(buf, body, row).gap(2).put("the estimate follows once the model is loaded", t.dim);
+        return;
+    }
+    let mut pen = Pen::at(buf, body, row);
+    pen.gap(2).put(format!("{unit:<name$}"), t.dim).put(right("estimate", 11), t.dim).put(right("measured", 11), t.dim);
+    row += 1;
+    let sum = |f: fn(&Component) -> Option<u64>| {
+        let known: Vec<u64> = memory.components.iter().filter_map(f).collect();
+        (!known.is_empty()).then(|| known.iter().sum::<u64>())
+    };
+    let total = Component { name: "total".into(), estimate: sum(|c| c.estimate), measured: used.or(sum(|c| c.measured)) };
+    let parts = memory.components.iter().chain([&total]);
+    let skip = (memory.components.len() + 1).saturating_sub(usize::from(body.height.saturating_sub(row)));
+    // Where there is too little room, the first parts (the model itself, largest and surest) stay, and the total.
+    let kept = memory.components.len().saturating_sub(skip);
+    for (i, c) in parts.enumerate() {
+        if i >= kept && i < memory.components.len() {
+            continue;
+        }
+        let style = if c.name == "total" { t.strong() } else { t.text };
+        let mut pen = Pen::at(buf, body, row);
+        let text = |b: Option<u64>| b.map_or(UNKNOWN.to_string(), number);
+        pen.gap(2).put(format!("{:<name$}", fit(&c.name, name)), style);
+        pen.put(right(&text(c.estimate), 11), style).put(right(&text(c.measured), 11), style);
+        if let Some((e, v)) = c.estimate.zip(c.measured) {
+            let off = (v as f64 / e.max(1) as f64 - 1.0) * 100.0;
+            if off.abs() >= 1.0 && off.abs() < 1000.0 {
+                pen.put(right(&format!("{off:+.0} %"), 8), t.dim);
+            }
+        }
+        row += 1;
+    }
+    let mut facts: Vec<String> = Vec::new();
+    facts.extend(reading.temperature_celsius.map(|v| format!("{v:.0} °C")));
+    facts.extend(reading.clock_mhz.map(|v| format!("{} MHz", format::thousands(v as u64))));
+    if card {
+        facts.extend(reading.host_used.zip(reading.host_total).map(|(u, t)| format!("host {}/{}", gib(u), gib(t))));
+    } else {
+        facts.extend(reading.cpu_percent.map(|v| format!("cpu {v:.0} %")));
+        facts.extend(reading.host_used.zip(reading.host_total).map(|(u, t)| format!("machine {}/{}", gib(u), gib(t))));
+    }
+    if row + 1 < body.height {
+        row += 1;
+    }
+    Pen::at(buf, body, row).gap(2).put(facts.join("   "), t.dim);
+}

@@ -1,0 +1,249 @@
+//! The run page: layout by size, one file a pane.
+
+mod diagnostics;
+mod footer;
+mod header;
+mod hint;
+mod loss;
+mod memory;
+mod recipe;
+mod samples;
+mod series;
+
+use crate::console::model::Model;
+use crate::console::run_page::{Pane, RunPage};
+use crate::console::theme::Theme;
+use crate::console::view::pen::Pen;
+use crate::run::event::Severity;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use unicode_width::UnicodeWidthStr;
+
+/// How much fits; see the specification's breakpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Under 60 columns or very low: vital numbers, a chart if there is room.
+    Vitals,
+    /// One pane, with tabs.
+    Tabs,
+    /// Chart and rail.
+    Rail,
+    /// All five panes.
+    Five,
+}
+
+/// The form for a terminal of this size.
+pub fn form(width: u16, height: u16) -> Form {
+    match (width, height) {
+        (160.., 40..) => Form::Five,
+        (120.., 32..) => Form::Rail,
+        (60.., 16..) => Form::Tabs,
+        _ => Form::Vitals,
+    }
+}
+
+pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
+    let Some(page) = &m.run else { return };
+    match form(area.width, area.height) {
+        Form::Vitals => vitals(m, page, area, buf),
+        Form::Tabs => tabs(m, page, area, buf),
+        form => {
+            frame(m, page, area, buf);
+            for (pane, at) in places(page, area, form) {
+                draw_pane(m, page, pane, at, buf);
+            }
+        }
+    }
+}
+
+/// Where each pane stands in the forms that show several; a zoomed one has it all. The update asks too, for clicks.
+pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
+    if matches!(form, Form::Vitals | Form::Tabs) {
+        return vec![(page.focus, area)];
+    }
+    let body = Rect { y: area.y + 6, height: area.height.saturating_sub(10), ..area };
+    if page.zoomed {
+        return vec![(page.focus, body)];
+    }
+    let rail = match form {
+        Form::Five => (body.width * 7 / 20).clamp(56, 76),
+        _ => (body.width / 3).clamp(44, 50),
+    };
+    let left = Rect { width: body.width - rail - 2, ..body };
+    let right = Rect { x: left.right() + 2, width: rail, ..body };
+    let extra = body.height.saturating_sub(38);
+    let low = match form {
+        Form::Five => 12 + extra * 2 / 5 - 38u16.saturating_sub(body.height).min(5),
+        _ => (body.height / 3).clamp(8, 14),
+    };
+    let upper = body.height - low - 1;
+    let under = |r: Rect| Rect { y: r.y + upper + 1, height: low, ..r };
+    let over = |r: Rect| Rect { height: upper, ..r };
+    let mut out = vec![(Pane::Loss, over(left)), (Pane::Samples, under(left))];
+    match form {
+        Form::Five => {
+            let memory = memory::height(page).min(upper / 2 + 2);
+            out.push((Pane::Memory, Rect { height: memory, ..right }));
+            out.push((Pane::Recipe, Rect { y: right.y + memory + 1, height: upper - memory - 1, ..right }));
+            out.push((Pane::Diagnostics, under(right)));
+        }
+        // The rail holds memory and diagnostics; the recipe takes memory's place when it has the focus.
+        _ => {
+            let top = if page.focus == Pane::Recipe { Pane::Recipe } else { Pane::Memory };
+            out.push((top, over(right)));
+            out.push((Pane::Diagnostics, under(right)));
+        }
+    }
+    out
+}
+
+/// What stands around the panes of the larger forms.
+fn frame(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    header::wide(m, page, area, buf);
+    header::vitals(m, page, Rect { y: area.y + 3, height: 2, ..area }, buf);
+    hint::render(m, page, area, 5, buf);
+    footer::rule(m, area, area.height - 3, buf);
+    footer::status(m, page, area, area.height - 2, buf);
+    footer::keys(m, page, area, area.height - 1, buf);
+}
+
+fn draw_pane(m: &Model, page: &RunPage, pane: Pane, area: Rect, buf: &mut Buffer) {
+    match pane {
+        Pane::Loss => {
+            let lines = if area.height >= 17 { 4 } else if area.height >= 13 { 2 } else { 0 };
+            let gap = u16::from(lines > 0);
+            let hero = Rect { height: area.height.saturating_sub(lines + gap), ..area };
+            loss::hero(m, page, hero, buf);
+            let below = Rect { y: hero.bottom() + gap, height: lines, ..area };
+            loss::sparklines(m, page, below, buf);
+        }
+        Pane::Samples => samples::render(m, page, area, buf),
+        Pane::Memory => memory::render(m, page, area, buf),
+        Pane::Recipe => recipe::render(m, page, area, buf),
+        Pane::Diagnostics => diagnostics::render(m, page, area, buf),
+    }
+}
+
+/// 60 to 119 columns: one pane, the others by their tabs.
+fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    header::narrow(m, page, area, buf);
+    header::vitals_line(m, page, area, 1, buf);
+    tab_row(m, page, area, buf);
+    let roomy = area.height >= 28;
+    let bottom = area.height - if roomy { 3 } else { 2 };
+    footer::rule(m, area, bottom, buf);
+    if roomy {
+        footer::status(m, page, area, bottom + 1, buf);
+    }
+    footer::keys(m, page, area, area.height - 1, buf);
+    // One row above the rule is free: for a question, an answer, or the demo's hint.
+    let free = bottom - 1;
+    let spoken = !roomy && footer::word(m, area, free, buf);
+    if !spoken {
+        hint::render(m, page, area, free, buf);
+    }
+    let body = Rect { y: area.y + 3, height: free.saturating_sub(3), ..area };
+    if page.focus != Pane::Loss {
+        // The pane's own title row would repeat the tab: its right half stays.
+        draw_pane(m, page, page.focus, Rect { y: area.y + 2, height: body.height + 1, ..area }, buf);
+        tab_row(m, page, area, buf);
+        return;
+    }
+    let samples = if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
+    let sparks = if body.height >= 26 { 5 } else { 0 };
+    let chart = body.height.saturating_sub(samples + sparks + 1);
+    let tight = if chart < 15 { 0 } else { 1 };
+    loss::bare(m, page, Rect { height: chart, ..body }, buf);
+    if sparks > 0 {
+        loss::sparklines(m, page, Rect { y: body.y + chart + tight, height: 4, ..body }, buf);
+    }
+    let finding = body.y - area.y + chart + sparks;
+    diagnostics::line(m, page, area, finding, buf);
+    if samples > 0 {
+        samples::peek(m, page, Rect { y: area.y + finding + 1, height: samples, ..body }, buf);
+    }
+}
+
+fn tab_row(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    let t = &m.theme;
+    let mut pen = Pen::at(buf, area, 2);
+    for pane in Pane::ALL {
+        let focused = pane == page.focus;
+        let style = if focused { t.focus() } else { t.dim };
+        let name = if pane == Pane::Loss { series::label(page, page.chart.metric) } else { pane.name() };
+        pen.put(if focused { "▌ " } else { "  " }, t.accent).put(format!("{} {name} ", pane.number()), style);
+    }
+    if page.focus == Pane::Loss {
+        pen.fill('─', t.dim, 0);
+    } else {
+        pen.put("─", t.dim);
+    }
+}
+
+/// Under 60 columns: the vital numbers, a chart if there is room, the worst finding, the keys.
+fn vitals(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    header::narrow(m, page, area, buf);
+    header::vitals_line(m, page, area, 1, buf);
+    let height = area.height;
+    if height >= 4 {
+        footer::keys(m, page, area, height - 1, buf);
+    }
+    if height >= 3 && !footer::word(m, area, 2.max(height.saturating_sub(2)), buf) {
+        diagnostics::line(m, page, area, 2.max(height.saturating_sub(2)), buf);
+    }
+    if height >= 8 {
+        loss::bare(m, page, Rect { y: area.y + 2, height: height - 4, ..area }, buf);
+    }
+}
+
+/// A pane's title rule: `▌ 1 loss ──────── words`.
+fn title(m: &Model, page: &RunPage, pane: Pane, name: &str, words: &[(String, Style)], area: Rect, buf: &mut Buffer) {
+    let t = &m.theme;
+    let focused = page.focus == pane;
+    let mut pen = Pen::at(buf, area, 0);
+    pen.put(if focused { "▌ " } else { "  " }, t.accent);
+    let style = if focused { t.focus() } else { t.strong() };
+    pen.put(format!("{} {name} ", pane.number()), style);
+    let mut words = words;
+    let width = |w: &[(String, Style)]| w.iter().map(|w| w.0.width()).sum::<usize>() as u16;
+    while width(words) + 2 > pen.room() && !words.is_empty() {
+        words = &words[1..];
+    }
+    let tail = width(words);
+    pen.fill('─', t.dim, if tail > 0 { tail + 1 } else { 0 }).gap(1);
+    for (word, style) in words {
+        pen.put(word, *style);
+    }
+}
+
+/// The sign and colour of a severity.
+fn severity(s: Severity, t: &Theme) -> (&'static str, Style) {
+    match s {
+        Severity::Passed => ("✓", t.pass),
+        Severity::Note => ("·", t.text),
+        Severity::Warning => ("▲", t.warn),
+        Severity::Error => ("✕", t.error),
+    }
+}
+
+/// Text being typed, with its cursor as a reversed cell.
+fn typed(pen: &mut Pen, input: &tui_input::Input, t: &Theme) {
+    let room = usize::from(pen.room().min(60)).saturating_sub(1);
+    let skip = input.visual_scroll(room.max(1));
+    let (mut column, mut under) = (0, false);
+    let cursor = input.visual_cursor();
+    for c in input.value().chars() {
+        let width = unicode_width::UnicodeWidthChar::width(c).unwrap_or(0);
+        if column >= skip && column + width <= skip + room {
+            let here = column == cursor;
+            under |= here;
+            let style = if here { t.strong().add_modifier(Modifier::REVERSED) } else { t.strong().add_modifier(Modifier::UNDERLINED) };
+            pen.put(c.to_string(), style);
+        }
+        column += width;
+    }
+    if !under {
+        pen.put(" ", t.strong().add_modifier(Modifier::REVERSED));
+    }
+}

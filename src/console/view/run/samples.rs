@@ -1,0 +1,223 @@
+//! Pane 2: the fixed prompts through time, what the model said at first and what it says now.
+
+use super::title;
+use crate::console::format;
+use crate::console::model::Model;
+use crate::console::run_page::{Goal, Pane, RunPage};
+use crate::console::run_state::{At, PromptHistory};
+use crate::console::theme::Theme;
+use crate::console::view::pen::{Pen, fit, wrap};
+use crate::run::event::Sample;
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use unicode_width::UnicodeWidthStr;
+
+/// The whole pane.
+pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    let t = &m.theme;
+    let s = page.settings();
+    let settings = format!("temp {:.1}  top_p {:.2}  rep {:.2}", s.temperature, s.top_p, s.repetition_penalty);
+    let changed = if page.samples.changed { t.accent } else { t.dim };
+    let mut words = vec![(settings, changed)];
+    if area.width >= 90 {
+        words.push((format!("  seed {}", s.seed), t.dim));
+    }
+    if let Some(step) = page.sample_step() {
+        words.push((format!("   step {} ◂ ▸", format::thousands(step)), t.text));
+    }
+    title(m, page, Pane::Samples, Pane::Samples.name(), &words, area, buf);
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    let typing = page.input.as_ref().filter(|i| i.goal == Goal::Prompt);
+    let foot = u16::from(body.height >= 4);
+    let mut row = 0;
+    if let Some(typing) = typing {
+        let mut pen = Pen::at(buf, body, 0);
+        pen.gap(2).put("› ", t.accent);
+        super::typed(&mut pen, &typing.input, t);
+        row = 2;
+    }
+    if page.run.prompts.is_empty() {
+        if typing.is_none() {
+            let words = if page.folder.is_none() {
+                "what the recipe's prompts say appears here while it trains"
+            } else {
+                "no samples yet"
+            };
+            Pen::at(buf, body, row).gap(2).put(words, t.dim);
+        }
+        return;
+    }
+    let room = body.height.saturating_sub(foot + u16::from(body.height >= 7));
+    row = prompts(t, page, body, row, room, buf);
+    let _ = row;
+    if foot == 1 {
+        footer(t, page, body, buf);
+    }
+}
+
+/// Prompts from the first shown, until the room is used up. Returns the next free row.
+fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: &mut Buffer) -> u16 {
+    let later = page.sample_step().unwrap_or(0);
+    let shown = page.run.prompts.iter().skip(page.samples.first.min(page.run.prompts.len() - 1));
+    let left = page.run.prompts.len() - page.samples.first.min(page.run.prompts.len() - 1);
+    // Two lines an answer where that leaves room for the prompts, else one.
+    let lines = if usize::from(room) >= 6 * left.min(2) || left == 1 { 2 } else { 1 };
+    for history in shown {
+        let last = history.at(later).or(history.draws.first());
+        let first = history.draws.first().filter(|f| last.is_some_and(|l| l.step != f.step));
+        let need = 1 + first.map_or(0, |_| 1) + 1;
+        if row + need > room {
+            break;
+        }
+        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&history.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
+        row += 1;
+        for (draw, old) in [(first, true), (last, false)] {
+            let Some(draw) = draw else { continue };
+            let keep = if old { 1 } else { 0 };
+            let most = lines.min(usize::from(room.saturating_sub(row + keep)).max(1));
+            row += answer(t, draw, old, body, row, most, buf);
+        }
+        row += 1;
+    }
+    row
+}
+
+/// How a completion ended: `stop ✓, 31 tokens`.
+fn ending(s: &Sample, t: &Theme) -> Vec<(String, Style)> {
+    let mut out = Vec::new();
+    match s.score {
+        Some(v) if v >= 0.5 => out.push(("right ✓  ".to_string(), t.pass)),
+        Some(_) => out.push(("wrong ✕  ".to_string(), t.error)),
+        None => {}
+    }
+    match s.stop_reason.as_str() {
+        "length" => out.push((format!("no stop, {} tokens", s.tokens), t.dim)),
+        _ => {
+            out.push(("stop ".into(), t.dim));
+            out.push(("✓".into(), t.pass));
+            out.push((format!(", {} tokens", s.tokens), t.dim));
+        }
+    }
+    out
+}
+
+/// One answer in at most `lines` lines; its ending at the right of the last. Returns the lines used.
+fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
+    let tail = ending(&draw.what, t);
+    let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
+    let indent = if body.width >= 60 { 14 } else { 4 };
+    let width = usize::from(body.width.saturating_sub(indent + 2));
+    let style = if old { t.dim } else { t.text };
+    let mut text = wrap(&draw.what.text, width, lines);
+    // The last line shares its row with the ending.
+    let room = width.saturating_sub(tail_width + 3);
+    if text.last().is_some_and(|l| l.width() > room) {
+        if text.len() < lines {
+            text.push(String::new());
+        } else if let Some(last) = text.last_mut() {
+            *last = fit(last, room);
+        }
+    }
+    if text.is_empty() {
+        text.push("(nothing)".into());
+    }
+    for (i, line) in text.iter().enumerate() {
+        let mut pen = Pen::at(buf, body, row + i as u16);
+        if indent == 14 && i == 0 {
+            pen.gap(4).put(format!("step {:<5}", format::thousands(draw.step)), t.dim);
+        } else {
+            pen.gap(indent);
+        }
+        let left = body.x + indent;
+        pen.to(left).put(line, style);
+    }
+    if room > 0 {
+        let mut pen = Pen::at(buf, body, row + text.len() as u16 - 1);
+        pen.to(body.right().saturating_sub(tail_width as u16 + 2));
+        for (word, style) in tail {
+            pen.put(word, style);
+        }
+    }
+    text.len() as u16
+}
+
+/// The pane's last line: repetition, stops, length, score.
+fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
+    let later = page.sample_step().unwrap_or(0);
+    let draws: Vec<&Sample> = page.run.prompts.iter().filter_map(|h| h.at(later)).map(|d| &d.what).collect();
+    if draws.is_empty() {
+        return;
+    }
+    let n = draws.len();
+    let mean = |f: fn(&Sample) -> f64| draws.iter().map(|s| f(s)).sum::<f64>() / n as f64;
+    let stopped = draws.iter().filter(|s| s.stop_reason != "length").count();
+    let mut pen = Pen::at(buf, body, body.height - 1);
+    pen.gap(2);
+    if let Some((k, of)) = page.run.score(later) {
+        pen.put("score ", t.dim).put(format!("{k} of {of}"), t.strong());
+        if let Some((k0, _)) = page.run.sample_steps().first().and_then(|s| page.run.score(*s)) {
+            pen.put(format!(", {k0} at first"), t.dim);
+        }
+        pen.gap(3);
+    }
+    pen.put("repetition ", t.dim).put(format!("{:.2}", mean(|s| s.repetition)), t.text).gap(3);
+    pen.put("stopped ", t.dim).put(format!("{stopped}/{n}"), t.text).gap(3);
+    if pen.room() > 20 {
+        pen.put("mean ", t.dim).put(format!("{:.0}", mean(|s| f64::from(s.tokens))), t.text).put(" tokens", t.dim);
+    }
+    if pen.room() > 24 {
+        pen.right("p  your own prompt", t.dim, 2);
+    }
+}
+
+/// The newest answers, for a page that has a few lines to spare below its chart.
+pub fn peek(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+    let t = &m.theme;
+    let s = page.settings();
+    let mut words = vec![(
+        format!("temp {:.1}  top_p {:.1}  rep {:.2}", s.temperature, s.top_p, s.repetition_penalty),
+        t.dim,
+    )];
+    if let Some(step) = page.sample_step() {
+        words.push((format!(" @{step}"), t.dim));
+    }
+    title(m, page, Pane::Samples, Pane::Samples.name(), &words, area, buf);
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    let later = page.sample_step().unwrap_or(0);
+    let mut row = 0;
+    let histories: Vec<&PromptHistory> = page.run.prompts.iter().collect();
+    for h in histories {
+        let Some(draw) = h.at(later) else { continue };
+        if row + 2 > body.height {
+            break;
+        }
+        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&h.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
+        let narrow = Rect { x: body.x, width: body.width.min(body.width), ..body };
+        row += 1 + peek_answer(t, draw, narrow, row + 1, usize::from(body.height - row - 1).min(2), buf);
+    }
+}
+
+fn peek_answer(t: &Theme, draw: &At<Sample>, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
+    let tail = ending(&draw.what, t);
+    let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
+    let width = usize::from(body.width.saturating_sub(5));
+    let room = width.saturating_sub(tail_width + 2);
+    let mut text = wrap(&draw.what.text, width, lines);
+    if text.last().is_some_and(|l| l.width() > room) {
+        if text.len() < lines {
+            text.push(String::new());
+        } else if let Some(last) = text.last_mut() {
+            *last = fit(last, room);
+        }
+    }
+    for (i, line) in text.iter().enumerate() {
+        Pen::at(buf, body, row + i as u16).gap(4).put(line, t.text);
+    }
+    let mut pen = Pen::at(buf, body, row + (text.len() as u16).saturating_sub(1));
+    pen.to(body.right().saturating_sub(tail_width as u16 + 1));
+    for (word, style) in tail {
+        pen.put(word, style);
+    }
+    text.len() as u16
+}

