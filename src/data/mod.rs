@@ -6,11 +6,12 @@ pub mod bad;
 pub mod batch;
 pub mod cache;
 pub mod dataset;
+mod builtin;
+pub mod demo;
 pub mod examples;
 pub mod explain;
 #[cfg(test)]
 pub(crate) mod fakes;
-pub mod demo;
 pub mod files;
 pub mod format;
 pub mod formatting;
