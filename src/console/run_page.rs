@@ -2,7 +2,7 @@
 
 use super::model::Reading;
 use super::run_state::Run;
-use crate::run::event::{RunState, SampleSettings};
+use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
 use crate::recipe::{self, Recipe};
 use std::path::PathBuf;
 use tui_input::Input;
@@ -202,6 +202,36 @@ impl RunPage {
             recipe: RecipePane::of(recipe),
             diagnostics: Diagnostics::default(),
             input: None,
+        }
+    }
+
+    /// Takes one event in; a live change also alters the recipe shown.
+    pub fn take(&mut self, event: &Event) {
+        self.run.fold(event);
+        match &event.body {
+            Body::Start(s) if !s.run_name.is_empty() => self.name.clone_from(&s.run_name),
+            Body::Change(c) => {
+                if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
+                    self.recipe.text = text;
+                    self.recipe.read();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is worth a bell: a new finding, or the end.
+    pub fn news(&self, event: &Event) -> Option<String> {
+        match &event.body {
+            Body::Finding(f) if f.severity >= Severity::Warning && !f.resolved => {
+                Some(format!("{}: {}", self.name, f.title))
+            }
+            Body::State(s) => match s.state {
+                RunState::Finished => Some(format!("{} has finished", self.name)),
+                RunState::Failed => Some(format!("{} has failed: {}", self.name, s.why)),
+                _ => None,
+            },
+            _ => None,
         }
     }
 

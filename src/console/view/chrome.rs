@@ -92,8 +92,13 @@ pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&
     if area.height < FOOTER {
         return;
     }
-    let (rule, y) = (area.bottom() - 2, area.bottom() - 1);
-    line(buf, area.x, rule, area.right(), theme);
+    line(buf, area.x, area.bottom() - 2, area.right(), theme);
+    keys(buf, area, left, right, theme);
+}
+
+/// The keys on the last row of `area`.
+pub fn keys(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&str, &str)], theme: &Theme) {
+    let y = area.bottom().saturating_sub(1);
     let mut stop = area.right().saturating_sub(1);
     for (i, &(key, word)) in right.iter().rev().enumerate() {
         // On a narrow page only the way out keeps its word.
@@ -116,8 +121,8 @@ pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&
     }
 }
 
-/// The question that waits, or the notice, over the lines above the footer.
-pub fn overlay(buf: &mut Buffer, area: Rect, m: &Model) {
+/// The question that waits, or the notice, over the lines above `bottom` (exclusive).
+pub fn overlay(buf: &mut Buffer, area: Rect, bottom: u16, m: &Model) {
     let (glyph, text, style) = if let Some(confirm) = &m.confirm {
         ("?", format!("{}   y yes   any other key no", confirm.question), m.theme.focus())
     } else if let Some(notice) = &m.notice {
@@ -133,7 +138,6 @@ pub fn overlay(buf: &mut Buffer, area: Rect, m: &Model) {
     let mut lines: Vec<String> = text.lines().flat_map(|line| wrap(line, room)).collect();
     let most = usize::from(area.height.saturating_sub(FOOTER + 2)).clamp(1, 6);
     lines.truncate(most);
-    let bottom = area.bottom().saturating_sub(if area.height > FOOTER { FOOTER } else { 0 });
     let top = bottom.saturating_sub(lines.len() as u16).max(area.y);
     for (i, line) in lines.iter().enumerate() {
         let y = top + i as u16;

@@ -30,7 +30,12 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
         page(m, below, area, buf);
     }
     page(m, m.page(), area, buf);
-    chrome::overlay(buf, area, m);
+    let footer = match m.page() {
+        Page::Run => run::footer_rows(area),
+        _ if area.height > chrome::FOOTER => chrome::FOOTER,
+        _ => 0,
+    };
+    chrome::overlay(buf, area, area.bottom().saturating_sub(footer), m);
 }
 
 fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {
@@ -56,14 +61,20 @@ pub fn pager_lines(m: &Model) -> usize {
 
 /// The page on top as plain text, `width` by `height`, without trailing spaces.
 pub fn snapshot(m: &Model, width: u16, height: u16) -> String {
+    cut_out(m, width, height, Rect::new(0, 0, width, height))
+}
+
+/// The part of that text which lies in `part`.
+pub fn cut_out(m: &Model, width: u16, height: u16, part: Rect) -> String {
     let area = Rect::new(0, 0, width, height);
     let mut buf = Buffer::empty(area);
     render(m, area, &mut buf);
+    let part = part.intersection(area);
     let mut out = String::new();
-    for y in 0..height {
+    for y in part.y..part.bottom() {
         let mut line = String::new();
         let mut skip = 0;
-        for x in 0..width {
+        for x in part.x..part.right() {
             if skip > 0 {
                 skip -= 1;
                 continue;
