@@ -18,8 +18,6 @@ pub mod rows;
 pub mod signals;
 pub mod terminal;
 
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 
