@@ -2,7 +2,7 @@
 
 use super::model::Reading;
 use super::run_state::Run;
-use crate::run::event::SampleSettings;
+use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
 use crate::recipe::{self, Recipe};
 use std::path::PathBuf;
 use tui_input::Input;
@@ -203,6 +203,48 @@ impl RunPage {
             diagnostics: Diagnostics::default(),
             input: None,
         }
+    }
+
+    /// Takes one event in; a live change also alters the recipe shown.
+    pub fn take(&mut self, event: &Event) {
+        self.run.fold(event);
+        match &event.body {
+            Body::Start(s) if !s.run_name.is_empty() => self.name.clone_from(&s.run_name),
+            Body::Change(c) => {
+                if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
+                    self.recipe.text = text;
+                    self.recipe.read();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is worth a bell: a new finding, or the end.
+    pub fn news(&self, event: &Event) -> Option<String> {
+        match &event.body {
+            Body::Finding(f) if f.severity >= Severity::Warning && !f.resolved => {
+                Some(format!("{}: {}", self.name, f.title))
+            }
+            Body::State(s) => match s.state {
+                RunState::Finished => Some(format!("{} has finished", self.name)),
+                RunState::Failed => Some(format!("{} has failed: {}", self.name, s.why)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Takes a reading of the machine, and remembers its utilisation while the run goes on.
+    pub fn saw(&mut self, reading: Reading) {
+        let step = self.run.step_number();
+        let running = self.run.state == Some(RunState::Running) && self.live;
+        if let Some(v) = reading.gpu_percent.or(reading.cpu_percent).filter(|_| running && step > 0) {
+            let known = self.utilisation.partition_point(|u| u.0 <= step);
+            self.utilisation.truncate(known);
+            self.utilisation.push((step, v));
+        }
+        self.reading = reading;
     }
 
     /// The step that readouts are about: the cursor's, or the last.

@@ -227,14 +227,14 @@ impl Run {
         self.step_seconds().map(|s| s * left as f64)
     }
 
-    /// Where the loss is heading: the smoothed loss now against that of a fortieth of the run ago.
+    /// Where the loss is heading: the smoothed loss now against that of a twentieth of the run ago.
     pub fn trend(&self) -> Trend {
-        let back = (self.start.total_steps / 40).max(5) as usize;
+        let back = (self.start.total_steps / 20).max(5) as usize;
         let now = self.steps.iter().rev().map(|p| p.smooth).find(|v| v.is_finite());
         let then = self.steps.iter().rev().skip(back).map(|p| p.smooth).find(|v| v.is_finite());
         match (then, now) {
-            (Some(a), Some(b)) if b < a * 0.998 => Trend::Falling,
-            (Some(a), Some(b)) if b > a * 1.002 => Trend::Rising,
+            (Some(a), Some(b)) if b < a * 0.997 => Trend::Falling,
+            (Some(a), Some(b)) if b > a * 1.003 => Trend::Rising,
             (Some(_), Some(_)) => Trend::Level,
             _ => Trend::Unknown,
         }

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 
 /// Rows that the pane would fill.
 pub fn height(page: &RunPage) -> u16 {
-    page.run.memory.components.len() as u16 + 8
+    page.run.memory.components.len() as u16 + 7
 }
 
 pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {

@@ -26,7 +26,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let foot = if body.height >= 5 { 2 } else { 0 };
     let rows = usize::from(body.height.saturating_sub(foot));
     let first = selected.saturating_sub(rows.saturating_sub(2)).min(fields.len().saturating_sub(rows));
-    let columns = Columns::of(&fields, body.width);
+    let shown = &fields[first..(first + rows).min(fields.len())];
+    let columns = Columns::of(shown, body.width);
     if fields.is_empty() {
         let words = if page.recipe.diff { "nothing differs" } else { "the recipe cannot be read" };
         Pen::at(buf, body, 0).gap(2).put(words, t.dim);
@@ -47,9 +48,10 @@ struct Columns {
 impl Columns {
     fn of(fields: &[Field], width: u16) -> Self {
         let room = usize::from(width).saturating_sub(6);
-        let label = fields.iter().map(|f| f.label.width()).max().unwrap_or(0).clamp(17, (room / 2).max(18));
-        let longest = fields.iter().map(|f| f.value.width()).max().unwrap_or(0);
-        Self { label, value: longest.clamp(14, room.saturating_sub(label + 18).clamp(14, 40)) }
+        // Notes keep about 16 columns; a long value is cut, and shown whole while it is edited.
+        let longest = |f: fn(&Field) -> &String| fields.iter().map(|x| f(x).width()).max().unwrap_or(0);
+        let label = longest(|f| &f.label).clamp(17, (room / 2).max(18));
+        Self { label, value: longest(|f| &f.value).clamp(13, room.saturating_sub(label + 20).clamp(13, 44)) }
     }
 }
 

@@ -49,38 +49,42 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         return;
     }
     let room = body.height.saturating_sub(foot + u16::from(body.height >= 7));
-    row = prompts(t, page, body, row, room, buf);
-    let _ = row;
+    prompts(t, page, body, row, room, buf);
     if foot == 1 {
         footer(t, page, body, buf);
     }
 }
 
-/// Prompts from the first shown, until the room is used up. Returns the next free row.
-fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: &mut Buffer) -> u16 {
+/// Prompts from the first shown, until the room is used up.
+fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: &mut Buffer) {
     let later = page.sample_step().unwrap_or(0);
-    let shown = page.run.prompts.iter().skip(page.samples.first.min(page.run.prompts.len() - 1));
-    let left = page.run.prompts.len() - page.samples.first.min(page.run.prompts.len() - 1);
-    // Two lines an answer where that leaves room for the prompts, else one.
-    let lines = if usize::from(room) >= 6 * left.min(2) || left == 1 { 2 } else { 1 };
-    for history in shown {
+    let first = page.samples.first.min(page.run.prompts.len() - 1);
+    // Each prompt takes its line and one line an answer; what room is left lets the first answers be longer.
+    let mut shown: Vec<(&PromptHistory, Vec<&At<Sample>>)> = Vec::new();
+    let mut used = row;
+    for history in &page.run.prompts[first..] {
         let last = history.at(later).or(history.draws.first());
-        let first = history.draws.first().filter(|f| last.is_some_and(|l| l.step != f.step));
-        let need = 1 + first.map_or(0, |_| 1) + 1;
-        if row + need > room {
+        let before = history.draws.first().filter(|f| last.is_some_and(|l| l.step != f.step));
+        let draws: Vec<_> = before.into_iter().chain(last).collect();
+        let need = 1 + draws.len() as u16;
+        if used + need > room {
             break;
         }
-        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&history.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
+        used += need + 1;
+        shown.push((history, draws));
+    }
+    let mut spare = (room + 1).saturating_sub(used);
+    for (history, draws) in shown {
+        let width = usize::from(body.width.saturating_sub(5));
+        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&history.prompt, width), t.strong());
         row += 1;
-        for (draw, old) in [(first, true), (last, false)] {
-            let Some(draw) = draw else { continue };
-            let keep = if old { 1 } else { 0 };
-            let most = lines.min(usize::from(room.saturating_sub(row + keep)).max(1));
-            row += answer(t, draw, old, body, row, most, buf);
+        for (i, draw) in draws.iter().enumerate() {
+            let lines = answer(t, draw, i + 1 < draws.len(), body, row, 1 + usize::from(spare.min(3)), buf);
+            spare -= lines - 1;
+            row += lines;
         }
         row += 1;
     }
-    row
 }
 
 /// How a completion ended: `stop ✓, 31 tokens`.

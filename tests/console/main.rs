@@ -1,0 +1,4 @@
+//! The console from outside: what it looks like, and what keys do.
+
+mod fixture;
+mod snapshots;
