@@ -3,7 +3,7 @@
 use super::history::History;
 use super::rules::{self, Rule};
 use crate::recipe::Recipe;
-use crate::run::event::{Body, Event, Finding};
+use crate::train::event::{Body, Event, Finding};
 
 /// Watches one run's events.
 pub struct Doctor {

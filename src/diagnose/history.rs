@@ -1,7 +1,7 @@
 //! A run as its events tell it: what later events replace is gone (a resume, a roll back).
 
 use crate::recipe::{self, Recipe};
-use crate::run::event::{Body, Event, Sample, Step};
+use crate::train::event::{Body, Event, Sample, Step};
 use std::collections::BTreeMap;
 
 /// What rules look at.

@@ -16,7 +16,7 @@ mod tests;
 pub use doctor::Doctor;
 pub use preflight::{Preflight, blocked, preflight};
 
-use crate::run::event::{Finding, Fix, FixAction, Severity};
+use crate::train::event::{Finding, Fix, FixAction, Severity};
 
 /// A finding without a fix; rules add what they know.
 fn finding(rule: &str, severity: Severity, title: impl Into<String>, source: &str) -> Finding {

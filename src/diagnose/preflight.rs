@@ -4,7 +4,7 @@ use super::rules;
 use crate::data::batch::Example;
 use crate::recipe::Recipe;
 use crate::recipe::guidance::thousands;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 use crate::{Error, Kind};
 
 /// What is looked at: plain data, and two closures over the tokenizer.
@@ -24,6 +24,8 @@ pub struct Preflight<'a> {
     pub template: Option<&'a str>,
     /// The model's own template.
     pub own_template: Option<&'a str>,
+    /// Rows that repeat an earlier one but for case, punctuation and spacing, where they were counted.
+    pub near_duplicates: Option<u64>,
 }
 
 impl Preflight<'_> {

@@ -3,7 +3,7 @@
 use super::overfitting;
 use crate::diagnose::{finding, history::History, statistics::line};
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "eval_stalled";
 

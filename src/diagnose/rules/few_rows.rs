@@ -3,7 +3,7 @@
 use crate::diagnose::{finding, preflight::Preflight};
 use crate::recipe::Method;
 use crate::recipe::guidance::{FEW_ROWS, row, thousands};
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 use std::collections::HashSet;
 
 pub const NAME: &str = "few_rows";

@@ -3,7 +3,7 @@
 use super::half_rate;
 use crate::diagnose::{finding, history::History, recipe_fix};
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Severity, Step};
+use crate::train::event::{Finding, Severity, Step};
 
 pub const NAME: &str = "gradient";
 

@@ -5,7 +5,7 @@ use crate::diagnose::{
     preflight::{Preflight, share},
 };
 use crate::recipe::guidance::{row, thousands};
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "mask_all";
 

@@ -7,7 +7,7 @@ use crate::diagnose::{
     statistics::{median, spread},
 };
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "loss_jump";
 

@@ -2,7 +2,7 @@
 
 use crate::diagnose::{finding, history::History, statistics::line};
 use crate::recipe::guidance::{row, thousands};
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "memory_creep";
 

@@ -19,7 +19,7 @@ pub mod throughput;
 
 use super::history::History;
 use super::preflight::Preflight;
-use crate::run::event::{Finding, Fix, FixAction};
+use crate::train::event::{Finding, Fix, FixAction};
 
 /// A rule that watches a run.
 pub struct Rule {

@@ -3,7 +3,7 @@
 use super::back_to;
 use crate::diagnose::{finding, history::History, statistics::mean};
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Fix, Severity};
+use crate::train::event::{Finding, Fix, Severity};
 
 pub const NAME: &str = "overfitting";
 

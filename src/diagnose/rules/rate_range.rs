@@ -3,7 +3,7 @@
 use crate::diagnose::{finding, preflight::Preflight, recipe_fix};
 use crate::recipe::guidance::{Facts, guidance, learning_rates, row};
 use crate::recipe::schema::short;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "rate_range";
 

@@ -2,7 +2,7 @@
 
 use crate::diagnose::{finding, history::History, recipe_fix, statistics::mean};
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Fix, Sample, Severity};
+use crate::train::event::{Finding, Fix, Sample, Severity};
 
 pub const NAME: &str = "repetition";
 

@@ -8,7 +8,7 @@ use crate::diagnose::{
 };
 use crate::recipe::guidance::{learning_rates, row};
 use crate::recipe::{Method, schema::short};
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "stalled_loss";
 

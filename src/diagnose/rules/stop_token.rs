@@ -4,7 +4,7 @@ use crate::data::batch::Example;
 use crate::diagnose::{finding, preflight::Preflight};
 use crate::recipe::Method;
 use crate::recipe::guidance::{row, thousands};
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "stop_token";
 

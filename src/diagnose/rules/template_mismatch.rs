@@ -6,7 +6,7 @@ use crate::diagnose::{
 };
 use crate::recipe::Method;
 use crate::recipe::guidance::row;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 pub const NAME: &str = "template_mismatch";
 
