@@ -8,7 +8,7 @@ fn tokenized(n: u32) -> Tokenized {
         ids: (0..row % 19).map(|i| i * 7 + row).collect(),
         trained: (0..row % 19).map(|i| i % 3 == 1).collect(),
         row,
-        truncated: row % 5 == 0,
+        truncated: row.is_multiple_of(5),
     };
     Tokenized {
         head: Head {

@@ -15,7 +15,7 @@ use crate::recipe::{Method, Recipe};
 use crate::{Error, Kind, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A tokenized data set. Equal whether it was made or came from the cache.
@@ -61,7 +61,7 @@ struct Content {
 struct Key<'a> {
     cache_version: u32,
     program: &'a str,
-    files: Vec<(&'a std::path::Path, String)>,
+    files: Vec<(&'a Path, String)>,
     tokenizer: String,
     template: Option<String>,
     eos_token: Option<&'a str>,
@@ -80,7 +80,7 @@ pub fn tokenize(
     progress: Progress,
 ) -> Result<(Tokenized, Found, bool)> {
     let found = files::find(paths, key)?;
-    let contents = found.files.iter().map(content).collect::<Result<Vec<_>>>()?;
+    let contents = found.files.iter().map(|p| content(p)).collect::<Result<Vec<_>>>()?;
     let options = Options {
         cpt: recipe.method == Method::Cpt,
         assistant_only_loss: recipe.train.assistant_only_loss,
@@ -119,10 +119,10 @@ pub fn tokenize(
     Ok((tokenized, found, from_cache))
 }
 
-fn content(path: &PathBuf) -> Result<Content> {
-    let bytes = std::fs::read(path).map_err(|e| Error::from(e).at(path.display()))?;
+fn content(path: &Path) -> Result<Content> {
+    let bytes = files::read(path)?;
     let hash = blake3::hash(&bytes);
-    Ok(Content { path: path.clone(), bytes, hash })
+    Ok(Content { path: path.to_path_buf(), bytes, hash })
 }
 
 /// What came of one row.

@@ -171,7 +171,7 @@ impl Masker<'_> {
         if start >= text.len() {
             return Err(format!("the chat template writes nothing for the assistant turn (message {turn})"));
         }
-        let spans = vec![start..text.len()];
+        let spans = std::iter::once(start..text.len()).collect();
         Ok((Spans { text, spans }, parted))
     }
 

@@ -184,5 +184,5 @@ fn a_token_across_the_edge_of_the_prompt_is_a_label() {
     // "ab" + "bc" is a, bb, c: the prompt's own b is not there any more.
     assert_eq!(pair(&Doubles, "ab", "bc", true).unwrap().trained, [false, true, true]);
     let e = Doubles.encode("abbc", false).unwrap();
-    assert_eq!(e.covered(&[2..4]), [false, true, true]);
+    assert_eq!(e.covered(std::slice::from_ref(&(2..4))), [false, true, true]);
 }

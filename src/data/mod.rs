@@ -6,6 +6,8 @@ pub mod bad;
 pub mod batch;
 pub mod cache;
 pub mod dataset;
+mod builtin;
+pub mod demo;
 pub mod examples;
 pub mod explain;
 #[cfg(test)]
