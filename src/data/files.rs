@@ -1,6 +1,6 @@
 //! Which files a recipe's paths mean. Knows nothing of what is in them.
 
-use super::demo;
+use super::builtin;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ pub enum Kind {
 impl Kind {
     /// By the ending of the name; `None` where finetop does not read it.
     pub fn of(path: &Path) -> Option<Self> {
-        if demo::contents(path).is_some() {
+        if builtin::contents(path).is_some() {
             return Some(Self::JsonLines);
         }
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
@@ -47,18 +47,14 @@ pub struct Found {
 pub fn find(paths: &[PathBuf], key: &str) -> Result<Found> {
     let mut found = Found::default();
     for path in paths {
-        if demo::contents(path).is_some() {
+        if builtin::contents(path).is_some() {
             found.files.push(path.clone());
             continue;
         }
         let meta = std::fs::metadata(path).map_err(|e| {
-            if path.to_str().is_some_and(demo::is_named) {
-                let names: Vec<_> = demo::FILES.iter().map(|(n, _)| *n).collect();
-                return match names.as_slice() {
-                    [] => Error::new(format!("{key}: this build carries no demo data")).next("name a file or a folder"),
-                    _ => Error::new(format!("{key}: there is no {}", path.display()))
-                        .next(format!("built in are {}", names.join(", "))),
-                };
+            if path.to_str().is_some_and(builtin::is_named) {
+                return Error::new(format!("{key}: there is no {}", path.display()))
+                    .next(format!("built in are {}", builtin::NAMES.join(", ")));
             }
             let next = match path.parent().filter(|p| p.is_dir()).and_then(|p| nearest(p, path)) {
                 Some(near) => format!("did you mean {}?", near.display()),
@@ -117,7 +113,7 @@ fn walk(folder: &Path, found: &mut Found) -> Result<()> {
 
 /// A file's contents.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    match demo::contents(path) {
+    match builtin::contents(path) {
         Some(text) => Ok(text.as_bytes().to_vec()),
         None => std::fs::read(path).map_err(|e| Error::from(e).at(path.display())),
     }

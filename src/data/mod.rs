@@ -6,6 +6,7 @@ pub mod bad;
 pub mod batch;
 pub mod cache;
 pub mod dataset;
+mod builtin;
 pub mod demo;
 pub mod examples;
 pub mod explain;

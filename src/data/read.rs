@@ -195,7 +195,7 @@ impl RowIndex {
 /// The bytes of a place, or as many of them as there still are.
 fn bytes_at(path: &Path, place: &Place) -> std::io::Result<Vec<u8>> {
     use std::io::{Read, Seek, SeekFrom};
-    if let Some(text) = super::demo::contents(path) {
+    if let Some(text) = super::builtin::contents(path) {
         let start = (place.offset as usize).min(text.len());
         let end = (start + place.len as usize).min(text.len());
         return Ok(text.as_bytes()[start..end].to_vec());

@@ -50,13 +50,26 @@ vectorized! {
 
 impl AdamW {
     /// Zero moments for `len` trainables on `device`.
-    pub fn with_len(len: usize, device: &Device, (beta1, beta2): (f64, f64), eps: f64, weight_decay: f64) -> Result<Self> {
+    pub fn with_len(
+        len: usize,
+        device: &Device,
+        (beta1, beta2): (f64, f64),
+        eps: f64,
+        weight_decay: f64,
+    ) -> Result<Self> {
         let zeros = || Tensor::from_vec(vec![0f32; len], len, device);
         Ok(Self { m: zeros()?, v: zeros()?, t: 0, beta1, beta2, eps, weight_decay })
     }
 
     /// One step over `values` with `grads · grad_scale`; `decay` lists the ranges under weight decay, in order and apart.
-    pub fn update(&mut self, values: &Tensor, grads: &Tensor, decay: &[Range<usize>], lr: f64, grad_scale: f64) -> Result<()> {
+    pub fn update(
+        &mut self,
+        values: &Tensor,
+        grads: &Tensor,
+        decay: &[Range<usize>],
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<()> {
         host::same(OP, "the gradient", grads.dims(), values.dims())?;
         host::same(OP, "the moments", self.m.dims(), values.dims())?;
         self.t += 1;

@@ -100,7 +100,16 @@ fn across(l: Strided) -> Strided {
 /// # Safety
 /// `q` has `n` rows, `k` and `v` have `first + n`, `o` has `n` rows of stride `o_row`, and nothing else touches those of `o`.
 #[allow(clippy::too_many_arguments)]
-unsafe fn forward_block(h: &Heads, n: usize, first: usize, q: Rows, k: Rows, v: Rows, o: (*mut f32, usize), lse: &mut [f32]) {
+unsafe fn forward_block(
+    h: &Heads,
+    n: usize,
+    first: usize,
+    q: Rows,
+    k: Rows,
+    v: Rows,
+    o: (*mut f32, usize),
+    lse: &mut [f32],
+) {
     let (d, keys) = (h.head_dim, first + n);
     let mut s = vec![0f32; n * keys];
     let ls = lay(n, keys, keys);
@@ -161,11 +170,10 @@ pub fn attention_backward(
     host::same(OP, "out", out.dims(), &[t, wide])?;
     host::same(OP, "lse", lse.dims(), &[h.heads, t])?;
     // A key's gradient sums over the queries of its group, so one task has a whole key head of a sequence.
-    let tasks: Vec<_> = sequences(cu_seqlens, t)?
-        .into_iter()
-        .flat_map(|(a, b)| (0..h.kv_heads).map(move |kv| (a, b, kv)))
-        .collect();
-    let (dout, qkv, out, lse) = (host::read(dout, OP)?, host::read(qkv, OP)?, host::read(out, OP)?, host::read(lse, OP)?);
+    let tasks: Vec<_> =
+        sequences(cu_seqlens, t)?.into_iter().flat_map(|(a, b)| (0..h.kv_heads).map(move |kv| (a, b, kv))).collect();
+    let (dout, qkv, out, lse) =
+        (host::read(dout, OP)?, host::read(qkv, OP)?, host::read(out, OP)?, host::read(lse, OP)?);
     let (dout, x, out, lse): (&[f32], &[f32], &[f32], &[f32]) = (&dout, &qkv, &out, &lse);
     let mut dx = vec![0f32; t * row];
     let shared = Shared::new(&mut dx);

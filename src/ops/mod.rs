@@ -10,13 +10,13 @@
 //! Must not know layers, models, recipes or runs.
 
 pub mod adamw;
+pub mod arena;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 mod host;
 pub mod matmul;
-pub mod norm;
 pub mod random;
 pub mod residual;
 pub mod rms_norm;

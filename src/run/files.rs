@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Turns an I/O error into the program's own: what was being done, and to what.
@@ -81,6 +81,16 @@ pub fn sync_tree(folder: &Path) -> Result<u64> {
     }
     sync_folder(folder)?;
     Ok(bytes)
+}
+
+/// The last `bytes` of a file, as text; for logs.
+pub fn read_end(path: &Path, bytes: u64) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let start = file.metadata()?.len().saturating_sub(bytes);
+    file.seek(SeekFrom::Start(start))?;
+    let mut end = Vec::new();
+    file.read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::event::{Body, Event, RunState, State};
 use super::events::EventWriter;
 use super::folder::RunFolder;
 use super::host::{WorkerInfo, now};
+use super::index::Index;
 use super::link::LocalEnd;
 use super::lock::RunLock;
 use super::server::CommandServer;
@@ -46,6 +47,11 @@ impl Session {
     /// # Errors
     /// When another trainer has the run, or the folder cannot be written to.
     pub fn open(folder: RunFolder) -> Result<Self> {
+        Self::open_in(folder, &Index::of_user())
+    }
+
+    /// The same, remembered in the given index.
+    pub fn open_in(folder: RunFolder, index: &Index) -> Result<Self> {
         let mut session = Self::open_quietly(folder)?;
         let started = CommandServer::place_for(session.folder.path())
             .and_then(|path| CommandServer::start(&path, session.sender.clone(), Arc::clone(&session.watching)));
@@ -55,10 +61,11 @@ impl Session {
         }
         session.worker.socket = session.server.as_ref().map(|s| s.path().to_owned());
         session.worker.write(session.folder.path())?;
+        index.remember(&session.folder);
         Ok(session)
     }
 
-    /// The same without a control socket: commands come only from this process.
+    /// The same without a control socket and without being remembered: commands come only from this process.
     pub fn open_quietly(folder: RunFolder) -> Result<Self> {
         let lock = RunLock::acquire(folder.path())?;
         folder.clear_half_written()?;
