@@ -1,10 +1,10 @@
 //! A model ready to work with: weights, tokenizer and chat template together.
 
+use crate::Result;
 use crate::data::tokenizer::{Templates, Tokenizer};
 use crate::model::config::Weights;
 use crate::model::loading::Opened;
 use crate::model::source::Source;
-use crate::Result;
 
 /// Everything a model's files say.
 pub struct Loaded {

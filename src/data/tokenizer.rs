@@ -30,11 +30,12 @@ impl SpecialTokens {
     /// What transformers hands to a chat template (`**special_tokens_map`): absent tokens are left out.
     pub fn to_map(&self) -> Map<String, Value> {
         let mut map = Map::new();
-        let named =
-            [("bos_token", &self.bos_token), ("eos_token", &self.eos_token), ("unk_token", &self.unk_token), (
-                "pad_token",
-                &self.pad_token,
-            )];
+        let named = [
+            ("bos_token", &self.bos_token),
+            ("eos_token", &self.eos_token),
+            ("unk_token", &self.unk_token),
+            ("pad_token", &self.pad_token),
+        ];
         for (name, token) in named {
             if let Some(text) = token {
                 map.insert(name.to_string(), Value::String(text.clone()));

@@ -55,7 +55,8 @@ impl Config {
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
         let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
         for n in 0..self.num_hidden_layers {
-            let mut add = |name: &str, shape: Vec<usize>| shapes.push((format!("model.layers.{n}.{name}.weight"), shape));
+            let mut add =
+                |name: &str, shape: Vec<usize>| shapes.push((format!("model.layers.{n}.{name}.weight"), shape));
             add("input_layernorm", vec![h]);
             add("self_attn.q_proj", vec![q, h]);
             add("self_attn.k_proj", vec![kv, h]);
@@ -223,8 +224,8 @@ impl RopeScaling {
                 } else if wavelength < high {
                     1.0
                 } else {
-                    let smooth = (original / wavelength - self.low_freq_factor)
-                        / (self.high_freq_factor - self.low_freq_factor);
+                    let smooth =
+                        (original / wavelength - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
                     1.0 / ((1.0 - smooth) / self.factor + smooth)
                 }
             })

@@ -54,8 +54,8 @@ impl GgufModel {
                 if let Some(heads) = heads {
                     values = unpermute(&values, heads, shape[1]);
                 }
-                let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)
-                    .map_err(|e| Error::from(e).at(place()))?;
+                let tensor =
+                    Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).map_err(|e| Error::from(e).at(place()))?;
                 Ok(((*name).clone(), tensor))
             })
             .collect::<Result<HashMap<String, Tensor>>>()?;
@@ -69,9 +69,11 @@ impl GgufModel {
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                .at(self.path.display())
-                .next("only plain Llama decoders are supported: no biases, no experts")),
+            Some(name) => {
+                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
+                    .at(self.path.display())
+                    .next("only plain Llama decoders are supported: no biases, no experts"))
+            }
         }
     }
 }
@@ -193,7 +195,9 @@ fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
     };
     for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
         if let Some(n) = meta.size(key)?.filter(|&n| n != head_dim) {
-            return Err(Error::new(format!("{key} = {n} differs from the head size {head_dim}, which is not supported")));
+            return Err(Error::new(format!(
+                "{key} = {n} differs from the head size {head_dim}, which is not supported"
+            )));
         }
     }
     if let Some(kind) = meta.text("llama.rope.scaling.type")?.filter(|&k| k != "none") {
@@ -243,12 +247,8 @@ fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<
         return Ok(None);
     }
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
-    let scaling = RopeScaling {
-        factor,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
-    };
+    let scaling =
+        RopeScaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
     let expected = scaling.divisors(head_dim, rope_theta);
     let same = expected.iter().zip(divisors).all(|(e, d)| (e - f64::from(*d)).abs() <= 1e-4 * e);
     match same {

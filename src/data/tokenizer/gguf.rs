@@ -20,7 +20,9 @@ pub(super) fn read(meta: Metadata<'_>) -> Result<(Tokenizer, Templates)> {
         Some("llama") => sentence_piece(meta, &vocabulary)?,
         other => {
             return Err(Error::new(format!("tokenizer.ggml.model = {} is not supported", other.unwrap_or("(absent)")))
-                .next("supported: gpt2 (byte-level BPE), llama (SentencePiece); or use the model's Hugging Face folder"));
+                .next(
+                    "supported: gpt2 (byte-level BPE), llama (SentencePiece); or use the model's Hugging Face folder",
+                ));
         }
     };
     add_tokens(&mut inner, &vocabulary)?;
@@ -116,11 +118,8 @@ fn byte_level(meta: Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<(tokeni
         }
         merges.push((a.to_string(), b.to_string()));
     }
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .ignore_merges(cut.ignore_merges)
-        .build()
-        .map_err(failed)?;
+    let model =
+        BPE::builder().vocab_and_merges(vocab, merges).ignore_merges(cut.ignore_merges).build().map_err(failed)?;
     let mut inner = tokenizers::Tokenizer::new(model);
     let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
     for pattern in cut.splits {
@@ -162,9 +161,9 @@ fn sentence_piece(meta: Metadata<'_>, vocabulary: &Vocabulary<'_>) -> Result<(to
         merges.extend(pairs.into_iter().map(|(_, _, a, b)| (*score, a, b)));
     }
     merges.sort_by(|x, y| {
-        y.0.total_cmp(&x.0).then_with(|| y.1.chars().count().cmp(&x.1.chars().count())).then_with(|| {
-            y.2.chars().count().cmp(&x.2.chars().count())
-        })
+        y.0.total_cmp(&x.0)
+            .then_with(|| y.1.chars().count().cmp(&x.1.chars().count()))
+            .then_with(|| y.2.chars().count().cmp(&x.2.chars().count()))
     });
     let merges = merges.into_iter().map(|(_, a, b)| (a.to_string(), b.to_string())).collect();
     let unknown = vocabulary.named(meta, "tokenizer.ggml.unknown_token_id")?.unwrap_or_else(|| "<unk>".to_string());

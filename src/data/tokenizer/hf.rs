@@ -10,9 +10,9 @@ use tokenizers::AddedToken;
 pub(super) fn read(files: &Files) -> Result<(Tokenizer, Templates)> {
     let place = files.label("tokenizer.json");
     if !files.has("tokenizer.json") {
-        return Err(Error::new("not found")
-            .at(place)
-            .next("only fast tokenizers are read: save_pretrained of a fast tokenizer in transformers writes tokenizer.json"));
+        return Err(Error::new("not found").at(place).next(
+            "only fast tokenizers are read: save_pretrained of a fast tokenizer in transformers writes tokenizer.json",
+        ));
     }
     let mut inner = tokenizers::Tokenizer::from_bytes(&*files.bytes("tokenizer.json")?)
         .map_err(|e| Error::new(format!("not a tokenizer: {e}")).at(&place))?;
@@ -54,7 +54,9 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, config: &Value) -> Result<()> {
 }
 
 fn special_tokens(config: &Value, map: &Value) -> SpecialTokens {
-    let text = |key: &str| -> Option<String> { config.get(key).and_then(token_text).or_else(|| map.get(key).and_then(token_text)) };
+    let text = |key: &str| -> Option<String> {
+        config.get(key).and_then(token_text).or_else(|| map.get(key).and_then(token_text))
+    };
     let mut others = Map::new();
     for key in ["sep_token", "cls_token", "mask_token"] {
         if let Some(token) = text(key) {

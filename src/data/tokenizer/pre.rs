@@ -66,8 +66,10 @@ pub(super) fn of(name: &str) -> Result<PreTokenizer> {
         "deepseek-v3" => plain(&[DIGITS_3, CJK_KANA, DEEPSEEK3]),
         "falcon" => plain(&[FALCON_PUNCTUATION, GPT2, THREE_ASCII_DIGITS]),
         other => {
-            return Err(Error::new(format!("the vocabulary's pre-tokenizer \"{other}\" (tokenizer.ggml.pre) is not known"))
-                .next(format!("use the model's Hugging Face folder, whose tokenizer.json says how; known: {NAMES}")));
+            return Err(Error::new(format!(
+                "the vocabulary's pre-tokenizer \"{other}\" (tokenizer.ggml.pre) is not known"
+            ))
+            .next(format!("use the model's Hugging Face folder, whose tokenizer.json says how; known: {NAMES}")));
         }
     })
 }

@@ -26,8 +26,12 @@ impl Ending {
             Ending::Finished => (RunState::Finished, String::new()),
             Ending::Early(why) => (RunState::Finished, format!("stopped early: {why}")),
             Ending::Stopped => (RunState::Stopped, "asked to stop; a checkpoint was written".into()),
-            Ending::Aborted => (RunState::Stopped, "ended at once, as asked; steps since the last checkpoint are lost".into()),
-            Ending::RolledBack { from, to } => (RunState::Finished, format!("rolled back from step {from} to {to} and ended there")),
+            Ending::Aborted => {
+                (RunState::Stopped, "ended at once, as asked; steps since the last checkpoint are lost".into())
+            }
+            Ending::RolledBack { from, to } => {
+                (RunState::Finished, format!("rolled back from step {from} to {to} and ended there"))
+            }
             Ending::Finding(what) => (RunState::Failed, what.clone()),
         }
     }

@@ -45,7 +45,8 @@ impl<'a> Orders<'a> {
 
     /// Say that an order could not be done, and why; the run goes on.
     pub fn refuse(&mut self, step: u64, key: &str, why: &Error) -> Result<()> {
-        let change = Change { key: key.to_string(), from: String::new(), to: String::new(), by: format!("refused: {why}") };
+        let change =
+            Change { key: key.to_string(), from: String::new(), to: String::new(), by: format!("refused: {why}") };
         self.outlet.emit(step, Body::Change(change))
     }
 

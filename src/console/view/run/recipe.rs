@@ -14,11 +14,13 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let live = page.folder.is_some();
     let words = match (page.recipe.diff, live) {
         (true, _) => vec![("what differs, d all".to_string(), t.dim)],
-        (_, true) => vec![("live ".to_string(), t.dim), ("●".to_string(), t.accent), (" = can change now".to_string(), t.dim)],
+        (_, true) => {
+            vec![("live ".to_string(), t.dim), ("●".to_string(), t.accent), (" = can change now".to_string(), t.dim)]
+        }
         (_, false) => vec![("all fields, i edits".to_string(), t.dim)],
     };
     title(m, page, Pane::Recipe, Pane::Recipe.name(), &words, area, buf);
-    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(110), ..area };
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     let fields = fields::shown(page);
     let focused = page.focus == Pane::Recipe;
     let selected = page.recipe.selected.min(fields.len().saturating_sub(1));
@@ -60,13 +62,17 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
     let t = &m.theme;
     let mut pen = Pen::at(buf, body, row);
     pen.put(if selected { "▸ " } else { "  " }, t.accent);
-    pen.put(format!("{}{}", fit(&f.label, c.label), " ".repeat(c.label.saturating_sub(f.label.width()))), if selected { t.focus() } else { t.text }).gap(2);
+    pen.put(
+        format!("{}{}", fit(&f.label, c.label), " ".repeat(c.label.saturating_sub(f.label.width()))),
+        if selected { t.focus() } else { t.text },
+    )
+    .gap(2);
     let start = pen.x;
     if let Some(typing) = page.input.as_ref().filter(|i| selected && i.goal == Goal::Field(f.key.clone())) {
         super::typed(&mut pen, &typing.input, t);
         let note = f.note.text.as_str();
         if usize::from(pen.room()) > note.width() + 3 {
-            pen.right(note, t.dim, 1);
+            pen.right(note, t.dim, 0);
         }
         return;
     }
@@ -77,7 +83,14 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
         pen.put("▲ ", t.warn);
     }
     let room = usize::from(pen.room());
-    pen.put(fit(&f.note.text, room), t.dim);
+    let wide = room > 50;
+    pen.put(fit(&f.note.text, if wide { 26 } else { room }), t.dim);
+    if wide {
+        // Alone on a wide screen, every field says what it is for.
+        pen.to(start + c.value as u16 + 3 + 28);
+        let room = usize::from(pen.room());
+        pen.put(fit(&f.help, room), t.dim);
+    }
 }
 
 fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: &mut Buffer) {
@@ -102,7 +115,11 @@ fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: 
     };
     let changes = match changes {
         0 => String::new(),
-        n => format!(" · {n} change{} since {}", if n == 1 { "" } else { "s" }, if page.folder.is_some() { "start" } else { "opened" }),
+        n => format!(
+            " · {n} change{} since {}",
+            if n == 1 { "" } else { "s" },
+            if page.folder.is_some() { "start" } else { "opened" }
+        ),
     };
     let problems = fields::problems(page);
     match problems.first() {
