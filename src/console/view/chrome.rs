@@ -79,8 +79,8 @@ pub fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str, focused: boo
     let style = if focused { theme.focus() } else { theme.strong() };
     let x = put(buf, area.x + 2, y, end, title, style) + 1;
     let room = end.saturating_sub(x);
-    let shown = if width(right) + 3 <= room { right } else { "" };
-    let stop = if shown.is_empty() { end } else { end - width(shown) - 1 };
+    let shown = if width(right) + 4 <= room { right } else { "" };
+    let stop = if shown.is_empty() { end } else { end - width(shown) - 2 };
     line(buf, x, y, stop, theme);
     if !shown.is_empty() {
         put(buf, stop + 1, y, end, shown, theme.dim);
