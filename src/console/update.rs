@@ -4,9 +4,9 @@ use super::key::Key;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
-use super::run_page::RunPage;
-use crate::run::event::Event;
+use super::run_page::{Pane, RunPage};
 use super::{pager, palette, run_update, start};
+use crate::run::event::Event;
 
 /// Changes the model as the message says, and returns what the runtime is to do.
 pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
@@ -29,7 +29,9 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
         Message::RecipeOpened { path, text } => {
             let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            m.run = Some(RunPage { recipe_path: Some(path), ..RunPage::new(None, name, text, false) });
+            let page = RunPage::new(None, name, text, false);
+            // Before a run the recipe is what there is to see.
+            m.run = Some(RunPage { recipe_path: Some(path), focus: Pane::Recipe, zoomed: true, ..page });
             show(m, Page::Run);
         }
         Message::Events { run, events } => return take(m, &run, &events),
@@ -128,7 +130,9 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
         },
         Action::Interrupt => {
             m.say(match (&m.run, m.page()) {
-                (Some(page), Page::Run) if page.run.start.demo => "q leaves and ends the demo; S stops it with a checkpoint",
+                (Some(page), Page::Run) if page.run.start.demo => {
+                    "q leaves and ends the demo; S stops it with a checkpoint"
+                }
                 (Some(page), Page::Run) if run_update::reachable(page) => {
                     "the training goes on: q leaves it running, S stops it with a checkpoint"
                 }

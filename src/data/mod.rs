@@ -25,6 +25,7 @@ pub mod prepare;
 pub mod read;
 pub mod rows;
 pub mod summary;
+pub mod template;
 pub mod tokenizer;
 pub mod traits;
 

@@ -130,6 +130,16 @@ fn a_text_file_is_one_document_cut_into_blocks_in_file_order() {
 }
 
 #[test]
+fn a_text_file_is_cut_into_blocks_by_sft_too_while_a_text_column_is_cut_to_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "abcdefgh".repeat(20);
+    let p = run(&recipe(&file(&dir, "a.txt", &body), "", "", "")).unwrap();
+    assert_eq!((p.train.len(), p.summary.truncated), (3, 0));
+    let p = run(&recipe(&file(&dir, "a.jsonl", &format!("{{\"text\":\"{body}\"}}")), "", "", "")).unwrap();
+    assert_eq!((p.train.len(), p.summary.truncated), (1, 1));
+}
+
+#[test]
 fn a_single_document_is_held_out_by_blocks() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "a.txt", &"abcdefgh".repeat(100));

@@ -18,6 +18,7 @@ pub mod lock;
 pub mod places;
 pub mod server;
 pub mod session;
+pub mod trainer;
 pub mod signals;
 pub mod summary;
 pub mod worker;
