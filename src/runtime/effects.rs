@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::follow::Follower;
 use super::recipe_file::RecipeFiles;
-use super::{launch, listing, remove, rows};
+use super::{launch, listing, remove};
 use crate::console::{Effect, Message};
 use crate::run::folder::RunFolder;
 use crate::run::link::{Link, LocalEnd};
@@ -90,7 +90,9 @@ impl Effects {
                 });
             }
             Effect::Delete { runs } => self.work(move || remove::runs(&runs)),
-            Effect::Rows { run, rows } => self.work(move || rows::read(&run, &rows)),
+            Effect::Rows { .. } => {
+                return Wish::Take(Note::failed(Error::new("these rows cannot be read from here")));
+            }
             Effect::Demo => self.work(|| launch::demo().map(Note::Open)),
             Effect::StartTraining { path, text } => {
                 self.work(move || launch::recipe(path.as_deref(), &text).map(Note::Open));
@@ -179,7 +181,9 @@ impl Effects {
     /// Does something slow on a thread; what it returns comes to the loop.
     fn work(&self, f: impl FnOnce() -> Result<Note> + Send + 'static) {
         let say = self.say.clone();
-        tokio::task::spawn_blocking(move || say.send(f().unwrap_or_else(Note::failed)));
+        tokio::task::spawn_blocking(move || {
+            let _ = say.send(f().unwrap_or_else(Note::failed));
+        });
     }
 }
 

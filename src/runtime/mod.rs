@@ -14,7 +14,6 @@ pub mod launch;
 pub mod listing;
 pub mod recipe_file;
 pub mod remove;
-pub mod rows;
 pub mod signals;
 pub mod terminal;
 
