@@ -4,13 +4,18 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
+pub mod bench;
+pub mod chat;
+pub mod check;
 pub mod completions;
+pub mod eval;
 pub mod output;
 pub mod rm;
 pub mod runs;
 pub mod sparkline;
 pub mod status;
 pub mod stop;
+pub mod train;
 
 #[cfg(test)]
 mod tests;
@@ -53,6 +58,11 @@ fn run(cli: Cli) -> Result<()> {
         return Err(Error::usage("no command"));
     };
     match command {
+        Command::Train(args) => train::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::run(&args),

@@ -6,6 +6,7 @@
 //!
 //! Must not know the console, nor how anything is trained.
 
+pub mod artifact;
 pub mod checkpoints;
 pub mod digest;
 pub mod events;

@@ -136,6 +136,18 @@ fn fresh_lora(section: &LoraSection) -> LoraConfig {
     LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }
 }
 
+/// The rows that `eval` looks at: the recipe's held-out ones.
+///
+/// # Errors
+/// When the recipe holds none out.
+pub fn examples_to_evaluate(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Result<Vec<Example>> {
+    let eval = tokenize(recipe, speaker, say)?.eval;
+    if eval.is_empty() {
+        return Err(Error::usage("the run's recipe holds no rows out for evaluation").next("name some: --data PATH"));
+    }
+    Ok(eval)
+}
+
 /// Tokenize in parallel, saying now and then how far it is.
 fn tokenize(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Result<Data> {
     let side = ModelSide {
