@@ -40,26 +40,26 @@ fn smollm2_rows_have_the_ids_and_labels_that_trl_gives_them() {
         (
             split(&[("system", "Be brief."), ("user", ASKED), ("assistant", ANSWERED)]),
             &[
-                1, 9690, 198, 6077, 5453, 30, 2, 198, 1, 4093, 198, 36218, 357, 281, 3432, 30, 198, 504, 37366, 314, 1440, 816,
-                216, 34, 36, 31, 39, 30, 2, 198, 1, 520, 9531, 198, 7026, 37366, 1264, 41408, 3210, 816, 216, 34, 36, 294, 31,
-                34, 36, 30,
+                1, 9690, 198, 6077, 5453, 30, 2, 198, 1, 4093, 198, 36218, 357, 281, 3432, 30, 198, 504, 37366, 314,
+                1440, 816, 216, 34, 36, 31, 39, 30, 2, 198, 1, 520, 9531, 198, 7026, 37366, 1264, 41408, 3210, 816,
+                216, 34, 36, 294, 31, 34, 36, 30,
             ],
             34,
         ),
         (
             split(&[("user", ASKED), ("assistant", ANSWERED)]),
             &[
-                1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712, 8182, 2,
-                198, 1, 4093, 198, 36218, 357, 281, 3432, 30, 198, 504, 37366, 314, 1440, 816, 216, 34, 36, 31, 39, 30, 2,
-                198, 1, 520, 9531, 198, 7026,
+                1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712,
+                8182, 2, 198, 1, 4093, 198, 36218, 357, 281, 3432, 30, 198, 504, 37366, 314, 1440, 816, 216, 34, 36,
+                31, 39, 30, 2, 198, 1, 520, 9531, 198, 7026,
             ],
             47,
         ),
         (
             pair(&format!("{ASKED}\n"), ANSWERED),
             &[
-                36218, 357, 281, 3432, 30, 198, 504, 37366, 314, 1440, 816, 216, 34, 36, 31, 39, 30, 198, 7026, 37366, 1264,
-                41408, 3210, 816, 216, 34, 36, 294, 31, 34, 36, 30, 47526, 2,
+                36218, 357, 281, 3432, 30, 198, 504, 37366, 314, 1440, 816, 216, 34, 36, 31, 39, 30, 198, 7026, 37366,
+                1264, 41408, 3210, 816, 216, 34, 36, 294, 31, 34, 36, 30, 47526, 2,
             ],
             18,
         ),
@@ -92,11 +92,8 @@ fn smollm2_rows_have_the_ids_and_labels_that_trl_gives_them() {
 /// The trained parts of each example as text, and how they were found.
 fn labels(file: &str, chat: &Chat) -> Option<Result<(Vec<Vec<String>>, MaskMethod), String>> {
     let source = std::fs::read_to_string(asset(&format!("templates/{file}"))?).unwrap();
-    let special = SpecialTokens {
-        bos_token: Some("<s>".into()),
-        eos_token: Some("</s>".into()),
-        ..SpecialTokens::default()
-    };
+    let special =
+        SpecialTokens { bos_token: Some("<s>".into()), eos_token: Some("</s>".into()), ..SpecialTokens::default() };
     let templates = Templates { default: Some(source), tool_use: None };
     let template = ChatTemplate::new(&templates, &special, &Map::new()).unwrap();
     let tokens = CharTokens::default();
@@ -121,8 +118,12 @@ fn labels(file: &str, chat: &Chat) -> Option<Result<(Vec<Vec<String>>, MaskMetho
     }))
 }
 
-const TWO_TURNS: [(&str, &str); 4] =
-    [("user", "first question"), ("assistant", "first answer"), ("user", "second question"), ("assistant", "second answer")];
+const TWO_TURNS: [(&str, &str); 4] = [
+    ("user", "first question"),
+    ("assistant", "first answer"),
+    ("user", "second question"),
+    ("assistant", "second answer"),
+];
 
 #[test]
 fn spans_on_real_templates_are_what_a_person_would_mark() {
@@ -132,7 +133,12 @@ fn spans_on_real_templates_are_what_a_person_would_mark() {
         ("Qwen-Qwen2.5-7B-Instruct.jinja", Prefix, "first answer<|im_end|>\n", "second answer<|im_end|>\n"),
         ("meta-llama-Llama-3.1-8B-Instruct.jinja", Prefix, "first answer<|eot_id|>", "second answer<|eot_id|>"),
         ("google-gemma-2-2b-it.jinja", Prefix, "first answer<end_of_turn>\n", "second answer<end_of_turn>\n"),
-        ("microsoft-Phi-3.5-mini-instruct.jinja", TurnByTurn, "first answer<|end|>\n</s>", "second answer<|end|>\n</s>"),
+        (
+            "microsoft-Phi-3.5-mini-instruct.jinja",
+            TurnByTurn,
+            "first answer<|end|>\n</s>",
+            "second answer<|end|>\n</s>",
+        ),
         ("mistralai-Mistral-Nemo-Instruct-2407.jinja", Prefix, "first answer</s>", "second answer</s>"),
         (
             "Qwen-Qwen3-0.6B.jinja",
@@ -144,7 +150,11 @@ fn spans_on_real_templates_are_what_a_person_would_mark() {
     for (file, method, first, second) in expected {
         let Some(made) = labels(file, &chat(&TWO_TURNS)) else { return };
         let (parts, found) = made.unwrap();
-        assert_eq!((parts.concat().as_slice(), found), (&[first.to_string(), second.to_string()][..], method), "{file}");
+        assert_eq!(
+            (parts.concat().as_slice(), found),
+            (&[first.to_string(), second.to_string()][..], method),
+            "{file}"
+        );
     }
 }
 
@@ -172,6 +182,10 @@ fn on_every_real_template_a_label_holds_its_answer_and_nothing_that_was_asked() 
         }
     }
     // transformers refuses this one too: it asks for `functions` and `datetime`.
-    assert!(refused.iter().all(|r| r.starts_with("fireworks-ai-llama-3-firefunction-v2.jinja")), "{}", refused.join("\n"));
+    assert!(
+        refused.iter().all(|r| r.starts_with("fireworks-ai-llama-3-firefunction-v2.jinja")),
+        "{}",
+        refused.join("\n")
+    );
     assert!(files.len() >= 60, "only {} templates", files.len());
 }
