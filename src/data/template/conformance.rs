@@ -6,13 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Templates of which some renderings differ, and why.
-const KNOWN: [(&str, &str); 4] = [
-    ("GigaChat3-10B-A1.8B.jinja", FLOAT),
-    ("GigaChat3.1-10B-A1.8B.jinja", FLOAT),
-    ("meetkai-functionary-medium-v3.1.jinja", "text marked `safe` escapes what is added to it in Jinja2 (&lt; for <)"),
-    ("meetkai-functionary-medium-v3.2.jinja", FLOAT),
-];
-const FLOAT: &str = "`~` writes a tool's default of 1e-05 as 0.00001";
+const KNOWN: [(&str, &str); 1] = [(
+    "meetkai-functionary-medium-v3.1.jinja",
+    "text marked `safe` escapes what is added to it in Jinja2 (&lt; for <); minijinja has no such text",
+)];
 
 /// How a template's cases came out.
 #[derive(Default)]
@@ -20,7 +17,7 @@ struct Tally {
     cases: usize,
     /// The same text and spans, or both refuse.
     equal: usize,
-    /// transformers refuses (mostly `for` over None, where minijinja sees an empty list), this program renders.
+    /// transformers refuses, this program renders.
     only_ours: usize,
     different: Vec<String>,
 }
@@ -98,6 +95,6 @@ fn every_real_template_renders_as_in_transformers() {
     }
     println!("{report}");
     assert!(unexpected == 0, "{report}");
-    // Of the 2,380 renderings of llama-cpp-python 0.3.36's 70 templates, 2,268 were equal with transformers 5.23.
-    assert!(sum(|t| t.equal) * 100 >= sum(|t| t.cases) * 95, "{report}");
+    // Of the 2,380 renderings of llama-cpp-python 0.3.36's 70 templates, 2,364 were equal with transformers 5.23.
+    assert!(sum(|t| t.equal) * 100 >= sum(|t| t.cases) * 99, "{report}");
 }
