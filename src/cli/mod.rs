@@ -5,9 +5,11 @@
 
 pub mod args;
 pub mod completions;
+pub mod console;
 pub mod output;
 pub mod rm;
 pub mod runs;
+pub mod snapshot;
 pub mod sparkline;
 pub mod status;
 pub mod stop;
@@ -20,7 +22,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::run::worker::PREFIX;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use args::{Cli, Command};
 
 /// The program: reads its arguments, does what they say, and turns an error into words and an exit code.
@@ -50,9 +52,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
 
 fn run(cli: Cli) -> Result<()> {
     let Some(command) = cli.command else {
-        return Err(Error::usage("no command"));
+        return console::open(cli.recipe.as_deref());
     };
     match command {
+        Command::Demo => console::demo(),
+        Command::Attach(args) => console::attach(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::run(&args),
@@ -60,9 +65,4 @@ fn run(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::completions(&args),
         Command::Man => completions::man(),
     }
-}
-
-/// An error that has been told already, so that only the exit code is left to give.
-pub fn ended_with(kind: Kind, what: impl Into<String>) -> Error {
-    Error::new(what).kind(kind)
 }

@@ -87,7 +87,13 @@ fn move_cursor(page: &mut RunPage, direction: i64) {
 fn keep_in_window(page: &mut RunPage) {
     let (Some((low, high)), Some(cursor)) = (page.chart.zoom, page.chart.cursor) else { return };
     let (c, span) = (cursor as f64, high - low);
-    let low = if c < low { c } else if c > high { c - span } else { low };
+    let low = if c < low {
+        c
+    } else if c > high {
+        c - span
+    } else {
+        low
+    };
     page.chart.zoom = Some((low, low + span));
 }
 

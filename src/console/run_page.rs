@@ -2,8 +2,8 @@
 
 use super::model::Reading;
 use super::run_state::Run;
-use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
 use crate::recipe::{self, Recipe};
+use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -190,14 +190,7 @@ impl RunPage {
             utilisation: Vec::new(),
             focus: Pane::Loss,
             zoomed: false,
-            chart: Chart {
-                metric: Metric::Loss,
-                axis: XAxis::Step,
-                log: false,
-                cursor: None,
-                zoom: None,
-                mark: None,
-            },
+            chart: Chart { metric: Metric::Loss, axis: XAxis::Step, log: false, cursor: None, zoom: None, mark: None },
             samples: Samples::default(),
             recipe: RecipePane::of(recipe),
             diagnostics: Diagnostics::default(),

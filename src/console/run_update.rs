@@ -98,7 +98,11 @@ pub fn tell(m: &mut Model, command: Command, then: &str) -> Vec<Effect> {
             vec![Effect::Send(command)]
         }
         Some(page) => {
-            let why = if page.folder.is_none() { "nothing trains yet: space starts the run" } else { "this run is over: space resumes it" };
+            let why = if page.folder.is_none() {
+                "nothing trains yet: space starts the run"
+            } else {
+                "this run is over: space resumes it"
+            };
             m.complain(why);
             Vec::new()
         }
@@ -156,7 +160,8 @@ fn branch(m: &mut Model) -> Vec<Effect> {
 /// The finding that `a` is about: the selected one in its pane, else the worst that has a fix.
 fn finding_to_fix(page: &RunPage) -> Option<&Finding> {
     let open = page.run.open();
-    let selected = open.get(page.diagnostics.selected).copied().filter(|f| f.fix.is_some() && page.focus == Pane::Diagnostics);
+    let selected =
+        open.get(page.diagnostics.selected).copied().filter(|f| f.fix.is_some() && page.focus == Pane::Diagnostics);
     selected.or(open.into_iter().find(|f| f.fix.is_some()))
 }
 
@@ -177,8 +182,7 @@ fn fix(m: &mut Model) -> Vec<Effect> {
     };
     match fix.action {
         FixAction::RollBack { step, stop } => {
-            let mut out: Vec<Effect> =
-                if stop { Vec::new() } else { fix.set.iter().filter(live).map(set).collect() };
+            let mut out: Vec<Effect> = if stop { Vec::new() } else { fix.set.iter().filter(live).map(set).collect() };
             let told = tell(m, Command::RollBack { step, stop, by }, &format!("applied: {}", fix.label));
             if told.is_empty() {
                 return told;
@@ -272,7 +276,9 @@ pub fn typed(m: &mut Model, key: Key) -> Vec<Effect> {
 /// A click focuses the pane under it; the wheel acts on that pane.
 pub fn mouse(m: &mut Model, mouse: Mouse) -> Vec<Effect> {
     let (column, row) = match mouse {
-        Mouse::Click { column, row } | Mouse::WheelUp { column, row } | Mouse::WheelDown { column, row } => (column, row),
+        Mouse::Click { column, row } | Mouse::WheelUp { column, row } | Mouse::WheelDown { column, row } => {
+            (column, row)
+        }
     };
     let Some(page) = &mut m.run else { return Vec::new() };
     let form = view::run::form(m.width, m.height);

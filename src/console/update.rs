@@ -5,8 +5,8 @@ use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
 use super::run_page::RunPage;
-use crate::run::event::Event;
 use super::{pager, palette, run_update, start};
+use crate::run::event::Event;
 
 /// Changes the model as the message says, and returns what the runtime is to do.
 pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
@@ -128,7 +128,9 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
         },
         Action::Interrupt => {
             m.say(match (&m.run, m.page()) {
-                (Some(page), Page::Run) if page.run.start.demo => "q leaves and ends the demo; S stops it with a checkpoint",
+                (Some(page), Page::Run) if page.run.start.demo => {
+                    "q leaves and ends the demo; S stops it with a checkpoint"
+                }
                 (Some(page), Page::Run) if run_update::reachable(page) => {
                     "the training goes on: q leaves it running, S stops it with a checkpoint"
                 }

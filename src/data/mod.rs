@@ -4,9 +4,9 @@
 pub(crate) mod assets;
 pub mod bad;
 pub mod batch;
+mod builtin;
 pub mod cache;
 pub mod dataset;
-mod builtin;
 pub mod demo;
 pub mod examples;
 pub mod explain;

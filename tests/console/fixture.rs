@@ -135,12 +135,24 @@ pub fn sample(index: u32, prompt: &str, text: &str, stop: bool, tokens: u32) -> 
 fn samples(step: u64, time: f64) -> Vec<Event> {
     let texts: [(&str, bool, u32); 2] = if step < 100 {
         [
-            ("I am sorry to hear that. As an AI language model, I do not have access to your orders and cannot help with that. You may want to contact the customer service of the shop where you bought it, and describe what happened in as much detail as you can.", false, 200),
-            ("You can change the delivery address by going to the settings of your account and choosing the option that says addresses, then entering the new one there.", true, 61),
+            (
+                "I am sorry to hear that. As an AI language model, I do not have access to your orders and cannot help with that. You may want to contact the customer service of the shop where you bought it, and describe what happened in as much detail as you can.",
+                false,
+                200,
+            ),
+            (
+                "You can change the delivery address by going to the settings of your account and choosing the option that says addresses, then entering the new one there.",
+                true,
+                61,
+            ),
         ]
     } else {
         [
-            ("Sorry about that! Send a photo from Orders → Report a problem and we ship a new one within two days. Keep the broken item.", true, 31),
+            (
+                "Sorry about that! Send a photo from Orders → Report a problem and we ship a new one within two days. Keep the broken item.",
+                true,
+                31,
+            ),
             ("Yes, until it is packed: Orders → Change address. After that, write to us.", true, 22),
         ]
     };
@@ -262,7 +274,10 @@ pub fn console(events: Vec<Event>, recipe: &str, theme: Theme, width: u16, heigh
         Body::Start(s) => Some(s.run_name.clone()),
         _ => None,
     });
-    update(&mut m, Message::Opened { run: folder(), name: name.unwrap_or_default(), recipe: recipe.into(), live: true });
+    update(
+        &mut m,
+        Message::Opened { run: folder(), name: name.unwrap_or_default(), recipe: recipe.into(), live: true },
+    );
     update(&mut m, Message::Events { run: folder(), events });
     m
 }
@@ -349,9 +364,14 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
     };
     let mib = |v: u64| Some(v << 20);
     let memory = Memory {
-        components: [("weights f32", 21, 21), ("adapters, grads, adam", 6, 6), ("activations", 38, 44), ("loss chunk", 4, 4)]
-            .map(|(name, e, v)| Component { name: name.into(), estimate: mib(e), measured: mib(v) })
-            .to_vec(),
+        components: [
+            ("weights f32", 21, 21),
+            ("adapters, grads, adam", 6, 6),
+            ("activations", 38, 44),
+            ("loss chunk", 4, 4),
+        ]
+        .map(|(name, e, v)| Component { name: name.into(), estimate: mib(e), measured: mib(v) })
+        .to_vec(),
         used: mib(131),
         peak: mib(140),
         total: mib(16_000),
@@ -361,7 +381,11 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
         at(time, 0, Body::Memory(memory)),
         at(time, 0, Body::State(State { state: RunState::Running, why: String::new() })),
     ];
-    let prompts = ["Remind me to water the plants at 6 pm.", "Turn on the light in the kitchen.", "What is the weather in Oslo tomorrow?"];
+    let prompts = [
+        "Remind me to water the plants at 6 pm.",
+        "Turn on the light in the kitchen.",
+        "What is the weather in Oslo tomorrow?",
+    ];
     let right = [
         r#"{"tool": "reminder", "what": "water the plants", "at": "18:00"}"#,
         r#"{"tool": "light", "room": "kitchen", "on": true}"#,
@@ -371,7 +395,8 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
         let one = |i: usize| {
             let good = n >= 30 + 10 * i as u64;
             let wrong = "The plants are in the garden and the water is in the pot. She said that it is good to drink the water every day.";
-            let mut s = sample(i as u32, prompts[i], if good { right[i] } else { wrong }, good, if good { 21 } else { 64 });
+            let mut s =
+                sample(i as u32, prompts[i], if good { right[i] } else { wrong }, good, if good { 21 } else { 64 });
             s.settings.temperature = 0.0;
             s.expect = Some(right[i].into());
             s.score = Some(f64::from(u8::from(good)));
@@ -386,7 +411,14 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
         let x = n as f64;
         time += 0.48;
         let loss = (0.03 + 2.9 * (-x / 21.0).exp()) * (1.0 + 0.16 * noise.next());
-        let mut body = step(n, loss, 0.6 + 2.0 * (-x / 30.0).exp() * (1.0 + 0.2 * noise.next()), 2e-3 * (1.0 - x / 180.0), x / 15.0, &mut noise);
+        let mut body = step(
+            n,
+            loss,
+            0.6 + 2.0 * (-x / 30.0).exp() * (1.0 + 0.2 * noise.next()),
+            2e-3 * (1.0 - x / 180.0),
+            x / 15.0,
+            &mut noise,
+        );
         if let Body::Step(s) = &mut body {
             (s.seconds, s.tokens_per_second, s.tokens) = (0.48, 1610.0 + 60.0 * noise.next(), n * 760);
         }
@@ -395,7 +427,11 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
             out.push(at(time, n, eval(evals(n), n <= 60)));
             out.extend(draws(n, time));
             let path = format!("checkpoints/step-{n}");
-            out.push(at(time, n, Body::Checkpoint(Checkpoint { path, bytes: 3 << 20, seconds: 0.1, best: n == 60, last: true })));
+            out.push(at(
+                time,
+                n,
+                Body::Checkpoint(Checkpoint { path, bytes: 3 << 20, seconds: 0.1, best: n == 60, last: true }),
+            ));
         }
         if n == 90 {
             out.push(at(time, n, Body::Finding(overfitting(false))));
@@ -407,7 +443,11 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
         out.push(at(time + 1.0, 60, eval(evals(60), true)));
         out.extend(draws(60, time + 1.0));
         out.push(at(time + 1.0, 60, Body::Finding(overfitting(true))));
-        out.push(at(time + 1.1, 60, Body::State(State { state: RunState::Stopped, why: "back to the best checkpoint".into() })));
+        out.push(at(
+            time + 1.1,
+            60,
+            Body::State(State { state: RunState::Stopped, why: "back to the best checkpoint".into() }),
+        ));
     }
     out
 }

@@ -57,10 +57,20 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
 }
 
 #[allow(clippy::too_many_arguments)] // A finding, its place, and how much of it is told.
-fn finding(m: &Model, f: &Finding, marked: bool, why: bool, body: Rect, top: u16, bottom: u16, buf: &mut Buffer) -> u16 {
+fn finding(
+    m: &Model,
+    f: &Finding,
+    marked: bool,
+    why: bool,
+    body: Rect,
+    top: u16,
+    bottom: u16,
+    buf: &mut Buffer,
+) -> u16 {
     let t = &m.theme;
     let (sign, style) = severity(f.severity, t);
-    let since = if f.since > 0 { format!("since step {}", format::thousands(f.since)) } else { "before the run".into() };
+    let since =
+        if f.since > 0 { format!("since step {}", format::thousands(f.since)) } else { "before the run".into() };
     let mut pen = Pen::at(buf, body, top);
     pen.gap(1).put(if marked { "▸" } else { " " }, t.accent).put(sign, style).gap(1);
     let room = usize::from(pen.room());
@@ -73,7 +83,8 @@ fn finding(m: &Model, f: &Finding, marked: bool, why: bool, body: Rect, top: u16
     let width = usize::from(body.width.saturating_sub(5));
     let fix_rows = if f.fix.is_some() { 2 } else { 0 };
     let mut tell = |text: String, style, row: &mut u16| {
-        let room = usize::from(bottom.saturating_sub(*row + fix_rows)).max(usize::from(*row == top + 1 && *row < bottom));
+        let room =
+            usize::from(bottom.saturating_sub(*row + fix_rows)).max(usize::from(*row == top + 1 && *row < bottom));
         for line in wrap(&text, width, room.min(if why { 20 } else { 3 })) {
             Pen::at(buf, body, *row).gap(4).put(line, style);
             *row += 1;

@@ -97,7 +97,8 @@ pub fn wide(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let (label, time) = time_words(page);
     pen.put(label, t.dim).gap(1).put(format!("{time:<7}"), t.strong()).gap(3);
     if run.began > 0.0 {
-        let end = if over(page) { Some(run.last_time) } else { run.seconds_left().map(|s| m.now.max(run.last_time) + s) };
+        let end =
+            if over(page) { Some(run.last_time) } else { run.seconds_left().map(|s| m.now.max(run.last_time) + s) };
         let zone = m.utc_offset.unwrap_or(0);
         let end = end.map_or(UNKNOWN.to_string(), |e| format::clock(e, zone));
         let utc = if m.utc_offset.is_none() { " UTC" } else { "" };
@@ -265,6 +266,11 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
         pen.right(&finding, finding_style, 0);
     } else {
         pen.put(format!("{loss:>6}"), t.strong()).gap(1).put("◆", t.dim).put(format!("{eval:>5}"), t.text);
-        pen.gap(1).put(format!("{rate:>7}"), t.text).gap(1).put(format!("{speed:>6}"), t.text).gap(1).put(memory, t.text);
+        pen.gap(1)
+            .put(format!("{rate:>7}"), t.text)
+            .gap(1)
+            .put(format!("{speed:>6}"), t.text)
+            .gap(1)
+            .put(memory, t.text);
     }
 }

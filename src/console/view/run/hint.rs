@@ -33,27 +33,41 @@ fn words(page: &RunPage, short: bool) -> String {
             format!(", eval {} → {}", format::loss(before), format::loss(after))
         });
         let score = if score.is_empty() { score } else { format!(", {score}") };
-        return format!("mended: step {} → {}{eval}{score}. `q` leaves, finetop new makes a recipe for your own data", r.from, r.to);
+        return format!(
+            "mended: step {} → {}{eval}{score}. `q` leaves, finetop new makes a recipe for your own data",
+            r.from, r.to
+        );
     }
     let overfit = run.open().into_iter().find(|f| {
-        f.severity >= Severity::Warning && f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
+        f.severity >= Severity::Warning
+            && f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
     });
     if overfit.is_some() {
         let press = if page.focus == Pane::Diagnostics { "press `a`" } else { "press `5` then `a`" };
         return match short {
             true => format!("eval turned up while train still falls: overfitting. {press}"),
-            false => format!("eval loss turned up while train loss still falls: the model learns the rows by heart. {press} to go back to the best checkpoint"),
+            false => format!(
+                "eval loss turned up while train loss still falls: the model learns the rows by heart. {press} to go back to the best checkpoint"
+            ),
         };
     }
     match run.state {
-        Some(RunState::Finished | RunState::Stopped) => format!("finished, {score}. `2` compares the samples with step 0, `q` leaves"),
+        Some(RunState::Finished | RunState::Stopped) => {
+            format!("finished, {score}. `2` compares the samples with step 0, `q` leaves")
+        }
         Some(RunState::Failed) => "the demo failed; `L` shows its log".into(),
-        _ if run.steps.is_empty() => "a small chat model is about to learn: a sentence in, a tool call in JSON out".into(),
+        _ if run.steps.is_empty() => {
+            "a small chat model is about to learn: a sentence in, a tool call in JSON out".into()
+        }
         _ => match (first, now) {
             (Some((k0, _)), Some((k, n))) if k > k0 && k * 2 >= n => {
-                format!("the samples turned: {score}, {k0} at first. This recipe trains on, too long on purpose; watch ◆ eval")
+                format!(
+                    "the samples turned: {score}, {k0} at first. This recipe trains on, too long on purpose; watch ◆ eval"
+                )
             }
-            (_, Some(_)) => format!("learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"),
+            (_, Some(_)) => format!(
+                "learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"
+            ),
             _ => "learning tool calls: a sentence in, JSON out. `2` shows the samples".into(),
         },
     }

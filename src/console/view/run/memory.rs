@@ -61,7 +61,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         let known: Vec<u64> = memory.components.iter().filter_map(f).collect();
         (!known.is_empty()).then(|| known.iter().sum::<u64>())
     };
-    let total = Component { name: "total".into(), estimate: sum(|c| c.estimate), measured: used.or(sum(|c| c.measured)) };
+    let total =
+        Component { name: "total".into(), estimate: sum(|c| c.estimate), measured: used.or(sum(|c| c.measured)) };
     let parts = memory.components.iter().chain([&total]);
     let skip = (memory.components.len() + 1).saturating_sub(usize::from(body.height.saturating_sub(row)));
     // Where there is too little room, the first parts (the model itself, largest and surest) stay, and the total.

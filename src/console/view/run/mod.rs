@@ -123,7 +123,13 @@ fn frame(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
 fn draw_pane(m: &Model, page: &RunPage, pane: Pane, area: Rect, buf: &mut Buffer) {
     match pane {
         Pane::Loss => {
-            let lines = if area.height >= 17 { 4 } else if area.height >= 13 { 2 } else { 0 };
+            let lines = if area.height >= 17 {
+                4
+            } else if area.height >= 13 {
+                2
+            } else {
+                0
+            };
             let gap = u16::from(lines > 0);
             let hero = Rect { height: area.height.saturating_sub(lines + gap), ..area };
             loss::hero(m, page, hero, buf);
@@ -159,7 +165,8 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         tab_row(m, page, area, buf);
         return;
     }
-    let samples = if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
+    let samples =
+        if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
     let sparks = if body.height >= 26 { 5 } else { 0 };
     let chart = body.height.saturating_sub(samples + sparks + 1);
     let tight = if chart < 15 { 0 } else { 1 };
@@ -261,7 +268,11 @@ fn typed(pen: &mut Pen, input: &tui_input::Input, t: &Theme) {
         if column >= skip && column + width <= skip + room {
             let here = column == cursor;
             under |= here;
-            let style = if here { t.strong().add_modifier(Modifier::REVERSED) } else { t.strong().add_modifier(Modifier::UNDERLINED) };
+            let style = if here {
+                t.strong().add_modifier(Modifier::REVERSED)
+            } else {
+                t.strong().add_modifier(Modifier::UNDERLINED)
+            };
             pen.put(c.to_string(), style);
         }
         column += width;

@@ -14,7 +14,9 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let live = page.folder.is_some();
     let words = match (page.recipe.diff, live) {
         (true, _) => vec![("what differs, d all".to_string(), t.dim)],
-        (_, true) => vec![("live ".to_string(), t.dim), ("●".to_string(), t.accent), (" = can change now".to_string(), t.dim)],
+        (_, true) => {
+            vec![("live ".to_string(), t.dim), ("●".to_string(), t.accent), (" = can change now".to_string(), t.dim)]
+        }
         (_, false) => vec![("all fields, i edits".to_string(), t.dim)],
     };
     title(m, page, Pane::Recipe, Pane::Recipe.name(), &words, area, buf);
@@ -60,7 +62,11 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
     let t = &m.theme;
     let mut pen = Pen::at(buf, body, row);
     pen.put(if selected { "▸ " } else { "  " }, t.accent);
-    pen.put(format!("{}{}", fit(&f.label, c.label), " ".repeat(c.label.saturating_sub(f.label.width()))), if selected { t.focus() } else { t.text }).gap(2);
+    pen.put(
+        format!("{}{}", fit(&f.label, c.label), " ".repeat(c.label.saturating_sub(f.label.width()))),
+        if selected { t.focus() } else { t.text },
+    )
+    .gap(2);
     let start = pen.x;
     if let Some(typing) = page.input.as_ref().filter(|i| selected && i.goal == Goal::Field(f.key.clone())) {
         super::typed(&mut pen, &typing.input, t);
@@ -102,7 +108,11 @@ fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: 
     };
     let changes = match changes {
         0 => String::new(),
-        n => format!(" · {n} change{} since {}", if n == 1 { "" } else { "s" }, if page.folder.is_some() { "start" } else { "opened" }),
+        n => format!(
+            " · {n} change{} since {}",
+            if n == 1 { "" } else { "s" },
+            if page.folder.is_some() { "start" } else { "opened" }
+        ),
     };
     let problems = fields::problems(page);
     match problems.first() {

@@ -179,10 +179,8 @@ fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
 pub fn peek(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
     let s = page.settings();
-    let mut words = vec![(
-        format!("temp {:.1}  top_p {:.1}  rep {:.2}", s.temperature, s.top_p, s.repetition_penalty),
-        t.dim,
-    )];
+    let mut words =
+        vec![(format!("temp {:.1}  top_p {:.1}  rep {:.2}", s.temperature, s.top_p, s.repetition_penalty), t.dim)];
     if let Some(step) = page.sample_step() {
         words.push((format!(" @{step}"), t.dim));
     }
@@ -196,7 +194,10 @@ pub fn peek(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         if row + 2 > body.height {
             break;
         }
-        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&h.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
+        Pen::at(buf, body, row)
+            .gap(2)
+            .put("› ", t.dim)
+            .put(fit(&h.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
         let narrow = Rect { x: body.x, width: body.width.min(body.width), ..body };
         row += 1 + peek_answer(t, draw, narrow, row + 1, usize::from(body.height - row - 1).min(2), buf);
     }

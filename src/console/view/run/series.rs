@@ -108,7 +108,13 @@ pub fn of(page: &RunPage, metric: Metric, axis: XAxis) -> Series {
         XAxis::Epoch => run.start.num_train_epochs,
         XAxis::Tokens | XAxis::Time => f64::INFINITY,
     };
-    s.high = if last > 0.0 { grown(last, most.max(last)) } else if most.is_finite() && most > 0.0 { most } else { 1.0 };
+    s.high = if last > 0.0 {
+        grown(last, most.max(last))
+    } else if most.is_finite() && most > 0.0 {
+        most
+    } else {
+        1.0
+    };
     if let Some((low, high)) = page.chart.zoom {
         // Following the newest, the window moves with it.
         let (low, high) = match page.chart.cursor {
@@ -159,7 +165,8 @@ pub fn note(page: &RunPage, metric: Metric) -> String {
     let run = &page.run;
     let values = |m: Metric| run.steps.iter().map(move |p| raw(m, p)).filter(|v| v.is_finite());
     let range = |m: Metric, f: fn(f64) -> String| {
-        let span = values(m).fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(a, b)| (a.min(v), b.max(v)))));
+        let span =
+            values(m).fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(a, b)| (a.min(v), b.max(v)))));
         span.map_or(String::new(), |(a, b)| format!("{} – {}", f(a), f(b)))
     };
     match metric {
