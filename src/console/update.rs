@@ -25,6 +25,8 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         Message::Recipes(recipes) => m.start.recipes = recipes,
         Message::Opened { run, name, recipe, live } => {
             m.run = Some(RunPage::new(Some(run), name, recipe, live));
+            // `starting …` has come true.
+            m.notice = None;
             show(m, Page::Run);
         }
         Message::RecipeOpened { path, text } => {
