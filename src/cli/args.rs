@@ -14,10 +14,17 @@ Exit codes: 0 finished, 1 failed, 2 wrong usage or a recipe that cannot be parse
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Open the console at this recipe; without one, at the start page
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Open the console with the built-in demo training: built-in model and data, no network, CPU
+    Demo,
+    /// Open the console at a run
+    Attach(AttachArgs),
     /// Train without a screen
     Train(TrainArgs),
     /// Check a recipe, its data and its masks without training
@@ -36,6 +43,8 @@ pub enum Command {
     Stop(StopArgs),
     /// Delete runs
     Rm(RmArgs),
+    /// Print one frame of the console as text
+    Snapshot(SnapshotArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page

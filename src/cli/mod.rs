@@ -9,9 +9,11 @@ pub mod chat;
 pub mod check;
 pub mod completions;
 pub mod eval;
+pub mod console;
 pub mod output;
 pub mod rm;
 pub mod runs;
+pub mod snapshot;
 pub mod sparkline;
 pub mod status;
 pub mod stop;
@@ -25,7 +27,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::run::worker::PREFIX;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use args::{Cli, Command};
 
 /// The program: reads its arguments, does what they say, and turns an error into words and an exit code.
@@ -55,7 +57,7 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
 
 fn run(cli: Cli) -> Result<()> {
     let Some(command) = cli.command else {
-        return Err(Error::usage("no command"));
+        return console::open(cli.recipe.as_deref());
     };
     match command {
         Command::Train(args) => train::run(&args),
@@ -63,6 +65,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Demo => console::demo(),
+        Command::Attach(args) => console::attach(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::run(&args),
@@ -70,9 +75,4 @@ fn run(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::completions(&args),
         Command::Man => completions::man(),
     }
-}
-
-/// An error that has been told already, so that only the exit code is left to give.
-pub fn ended_with(kind: Kind, what: impl Into<String>) -> Error {
-    Error::new(what).kind(kind)
 }
