@@ -25,6 +25,16 @@ pub enum Command {
     Demo,
     /// Open the console at a run
     Attach(AttachArgs),
+    /// Train without a screen
+    Train(TrainArgs),
+    /// Check a recipe, its data and its masks without training
+    Check(CheckArgs),
+    /// Measure loss and perplexity on held-out rows
+    Eval(EvalArgs),
+    /// Talk to a run, an adapter or a model
+    Chat(ChatArgs),
+    /// Measure how fast this machine trains
+    Bench(BenchArgs),
     /// List the runs seen on this machine
     Runs(RunsArgs),
     /// Say how a run stands
@@ -114,6 +124,24 @@ pub struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
+    /// The model's shape, with random weights
+    #[arg(long, default_value = "smollm2-135m", value_parser = clap::builder::PossibleValuesParser::new(crate::train::bench::SHAPES))]
+    pub shape: String,
+    /// Sequences in a step
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub batch: usize,
+    /// Tokens in a sequence
+    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
+    pub seq: usize,
+    /// Optimizer steps; the first is not counted
+    #[arg(long, default_value_t = 6, value_parser = at_least_one)]
+    pub steps: usize,
+    /// LoRA rank, on all linear layers
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub r: usize,
+    /// Compute activations again instead of keeping them
+    #[arg(long)]
+    pub checkpointing: bool,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,
@@ -186,6 +214,13 @@ pub struct SnapshotArgs {
 pub struct CompletionsArgs {
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("write a whole number from 1".into()),
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -4,8 +4,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
+pub mod bench;
+pub mod chat;
+pub mod check;
 pub mod completions;
 pub mod console;
+pub mod eval;
 pub mod output;
 pub mod rm;
 pub mod runs;
@@ -13,6 +17,7 @@ pub mod snapshot;
 pub mod sparkline;
 pub mod status;
 pub mod stop;
+pub mod train;
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +63,11 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo => console::demo(),
         Command::Attach(args) => console::attach(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::run(&args),

@@ -34,7 +34,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
                 let text = format!("{} cannot change while the run goes on; fields marked ● can", field.label);
                 m.complain(text);
             } else {
-                let value = page.recipe.values.as_ref().and_then(|v| recipe::get(v, &field.key)).unwrap_or_default();
+                let value = current(page, &field.key).unwrap_or_default();
                 let goal = Goal::Field(field.key.clone());
                 page.input = Some(Typing { goal, input: Input::new(value), problem: None });
             }
@@ -44,11 +44,20 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
     Vec::new()
 }
 
+/// The value of a key as TOML text: as written, else its default.
+fn current(page: &RunPage, key: &str) -> Option<String> {
+    let written = page.recipe.written.get(key).cloned();
+    written.or_else(|| page.recipe.values.as_ref().and_then(|v| recipe::get(v, key)))
+}
+
 /// Enter in a field: the value is checked, then set in the text, or sent to the trainer.
 pub fn typed(m: &mut Model, key: &str, value: &str) -> Vec<Effect> {
     let Some(page) = &mut m.run else { return Vec::new() };
-    let before = page.recipe.values.as_ref().and_then(|v| recipe::get(v, key));
-    if before.as_deref() == Some(value) {
+    let before = match page.folder {
+        Some(_) => current(page, key),
+        None => page.recipe.written.get(key).cloned(),
+    };
+    if current(page, key).as_deref() == Some(value) {
         page.input = None;
         return Vec::new();
     }

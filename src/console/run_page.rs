@@ -4,6 +4,7 @@ use super::model::Reading;
 use super::run_state::Run;
 use crate::recipe::{self, Recipe};
 use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -119,6 +120,8 @@ pub struct Samples {
 pub struct RecipePane {
     /// The text as it stands.
     pub text: String,
+    /// The values as written in the text, by key.
+    pub written: BTreeMap<String, String>,
     /// What the text says; the last readable state while it is wrong.
     pub values: Option<Recipe>,
     /// What it said when the run started or the recipe was opened.
@@ -167,6 +170,7 @@ impl RecipePane {
 
     /// Reads the text anew after it changed.
     pub fn read(&mut self) {
+        self.written = written(&self.text);
         match recipe::examine(&self.text, "recipe.toml", &[]) {
             Ok(loaded) => {
                 self.values = Some(loaded.recipe);
@@ -175,6 +179,21 @@ impl RecipePane {
             Err(problems) => self.problems = problems.into_iter().map(|p| format!("{}: {}", p.place, p.what)).collect(),
         }
     }
+}
+
+/// The values that a recipe's text holds, as written; nothing where it is not TOML.
+fn written(text: &str) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let Ok(doc) = text.parse::<toml_edit::DocumentMut>() else { return out };
+    for (key, item) in doc.iter() {
+        match item.as_table_like() {
+            Some(table) => {
+                out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), v.to_string().trim().to_string())))
+            }
+            None => drop(out.insert(key.to_string(), item.to_string().trim().to_string())),
+        }
+    }
+    out
 }
 
 impl RunPage {

@@ -4,7 +4,7 @@ use super::key::Key;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
-use super::run_page::RunPage;
+use super::run_page::{Pane, RunPage};
 use super::{pager, palette, run_update, start};
 use crate::run::event::Event;
 
@@ -29,7 +29,9 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
         Message::RecipeOpened { path, text } => {
             let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            m.run = Some(RunPage { recipe_path: Some(path), ..RunPage::new(None, name, text, false) });
+            let page = RunPage::new(None, name, text, false);
+            // Before a run the recipe is what there is to see.
+            m.run = Some(RunPage { recipe_path: Some(path), focus: Pane::Recipe, zoomed: true, ..page });
             show(m, Page::Run);
         }
         Message::Events { run, events } => return take(m, &run, &events),

@@ -179,7 +179,9 @@ impl Effects {
     /// Does something slow on a thread; what it returns comes to the loop.
     fn work(&self, f: impl FnOnce() -> Result<Note> + Send + 'static) {
         let say = self.say.clone();
-        tokio::task::spawn_blocking(move || say.send(f().unwrap_or_else(Note::failed)));
+        tokio::task::spawn_blocking(move || {
+            let _ = say.send(f().unwrap_or_else(Note::failed));
+        });
     }
 }
 

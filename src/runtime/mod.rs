@@ -16,10 +16,9 @@ pub mod recipe_file;
 pub mod remove;
 pub mod rows;
 pub mod signals;
+pub mod telemetry;
 pub mod terminal;
 
-#[cfg(test)]
-mod tests;
 
 use std::path::PathBuf;
 

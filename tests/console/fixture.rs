@@ -202,7 +202,7 @@ pub fn support(last: u64) -> Vec<Event> {
         let warm = (x / 37.0).min(1.0);
         let rate = 2e-4 * warm * 0.5 * (1.0 + (std::f64::consts::PI * (x - 37.0).max(0.0) / 1181.0).cos());
         let rate = if n > 238 { rate * 0.95 } else { rate };
-        let curve = 1.255 + 1.0 * (-x / 42.0).exp() + 0.16 * (-x / 160.0).exp();
+        let curve = 1.38 - 0.0003 * x + 0.85 * (-x / 42.0).exp() + 0.16 * (-x / 160.0).exp();
         let loss = if n == 412 { 1.284 } else { curve + 0.085 * noise.next() };
         let grad = (0.41 + 2.6 * (-x / 30.0).exp() + 0.45 * (1.0 + 0.4 * noise.next())).clamp(0.41, 3.9);
         time += 1.385;

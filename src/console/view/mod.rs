@@ -1,5 +1,6 @@
 //! Drawing: the model becomes cells. One file a page or pane; nothing here changes the model.
 
+mod ascii;
 pub mod chrome;
 pub mod help;
 pub mod log;
@@ -10,6 +11,7 @@ pub mod run;
 pub mod start;
 
 use super::model::{Model, Page};
+use super::theme::Glyphs;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -36,6 +38,9 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
         _ => 0,
     };
     chrome::overlay(buf, area, area.bottom().saturating_sub(footer), m);
+    if m.theme.glyphs == Glyphs::Ascii {
+        ascii::degrade(buf, area);
+    }
 }
 
 fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {

@@ -80,10 +80,11 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
     }
     let rail = match form {
         Form::Five => (body.width * 7 / 20).clamp(56, 76),
-        _ => (body.width / 3).clamp(44, 50),
+        _ => (body.width * 2 / 5).clamp(48, 54),
     };
     let left = Rect { width: body.width - rail - 2, ..body };
-    let right = Rect { x: left.right() + 2, width: rail, ..body };
+    // One column stays free at the right edge, as at the left.
+    let right = Rect { x: left.right() + 2, width: rail - 1, ..body };
     let extra = body.height.saturating_sub(38);
     let low = match form {
         Form::Five => 12 + extra * 2 / 5 - 38u16.saturating_sub(body.height).min(5),
@@ -100,10 +101,17 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
             out.push((Pane::Recipe, Rect { y: right.y + memory + 1, height: upper - memory - 1, ..right }));
             out.push((Pane::Diagnostics, under(right)));
         }
-        // The rail holds memory and diagnostics; the recipe takes memory's place when it has the focus.
+        // The rail holds memory and diagnostics, and the recipe where there is room; focused, it takes memory's place.
         _ => {
-            let top = if page.focus == Pane::Recipe { Pane::Recipe } else { Pane::Memory };
-            out.push((top, over(right)));
+            let (memory, all) = (memory::height(page), over(right));
+            if page.focus == Pane::Recipe {
+                out.push((Pane::Recipe, all));
+            } else if memory + 6 <= upper {
+                out.push((Pane::Memory, Rect { height: memory, ..all }));
+                out.push((Pane::Recipe, Rect { y: all.y + memory + 1, height: upper - memory - 1, ..all }));
+            } else {
+                out.push((Pane::Memory, all));
+            }
             out.push((Pane::Diagnostics, under(right)));
         }
     }
@@ -114,7 +122,7 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
 fn frame(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     header::wide(m, page, area, buf);
     header::vitals(m, page, Rect { y: area.y + 3, height: 2, ..area }, buf);
-    hint::render(m, page, area, 5, buf);
+    hint::render(m, page, area, area.height - 4, buf);
     footer::rule(m, area, area.height - 3, buf);
     footer::status(m, page, area, area.height - 2, buf);
     footer::keys(m, page, area, area.height - 1, buf);

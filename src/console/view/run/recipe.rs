@@ -20,7 +20,7 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         (_, false) => vec![("all fields, i edits".to_string(), t.dim)],
     };
     title(m, page, Pane::Recipe, Pane::Recipe.name(), &words, area, buf);
-    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(110), ..area };
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     let fields = fields::shown(page);
     let focused = page.focus == Pane::Recipe;
     let selected = page.recipe.selected.min(fields.len().saturating_sub(1));
@@ -72,7 +72,7 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
         super::typed(&mut pen, &typing.input, t);
         let note = f.note.text.as_str();
         if usize::from(pen.room()) > note.width() + 3 {
-            pen.right(note, t.dim, 1);
+            pen.right(note, t.dim, 0);
         }
         return;
     }
@@ -83,7 +83,14 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
         pen.put("▲ ", t.warn);
     }
     let room = usize::from(pen.room());
-    pen.put(fit(&f.note.text, room), t.dim);
+    let wide = room > 50;
+    pen.put(fit(&f.note.text, if wide { 26 } else { room }), t.dim);
+    if wide {
+        // Alone on a wide screen, every field says what it is for.
+        pen.to(start + c.value as u16 + 3 + 28);
+        let room = usize::from(pen.room());
+        pen.put(fit(&f.help, room), t.dim);
+    }
 }
 
 fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: &mut Buffer) {

@@ -74,14 +74,21 @@ fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: 
         shown.push((history, draws));
     }
     let mut spare = (room + 1).saturating_sub(used);
-    for (history, draws) in shown {
+    // The later answer is what a person looks for: it is given room first.
+    let mut lines: Vec<Vec<u16>> = shown.iter().map(|(_, draws)| vec![1; draws.len()]).collect();
+    for (i, (_, draws)) in shown.iter().enumerate() {
+        for (j, draw) in draws.iter().enumerate().rev() {
+            let more = (needed(draw, t, body) - 1).min(spare).min(3);
+            lines[i][j] += more;
+            spare -= more;
+        }
+    }
+    for ((history, draws), lines) in shown.into_iter().zip(lines) {
         let width = usize::from(body.width.saturating_sub(5));
         Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&history.prompt, width), t.strong());
         row += 1;
         for (i, draw) in draws.iter().enumerate() {
-            let lines = answer(t, draw, i + 1 < draws.len(), body, row, 1 + usize::from(spare.min(3)), buf);
-            spare -= lines - 1;
-            row += lines;
+            row += answer(t, draw, i + 1 < draws.len(), body, row, usize::from(lines[i]), buf);
         }
         row += 1;
     }
@@ -106,12 +113,26 @@ fn ending(s: &Sample, t: &Theme) -> Vec<(String, Style)> {
     out
 }
 
+/// Columns that an answer's text starts at.
+fn indent(body: Rect) -> u16 {
+    if body.width >= 60 { 14 } else { 4 }
+}
+
+/// Lines that the whole answer and its ending would take.
+fn needed(draw: &At<Sample>, t: &Theme, body: Rect) -> u16 {
+    let tail: usize = ending(&draw.what, t).iter().map(|w| w.0.width()).sum();
+    let width = usize::from(body.width.saturating_sub(indent(body)));
+    let text = wrap(&draw.what.text, width, 9);
+    let shares = text.last().is_none_or(|l| l.width() + tail + 3 <= width);
+    text.len().max(1) as u16 + u16::from(!shares)
+}
+
 /// One answer in at most `lines` lines; its ending at the right of the last. Returns the lines used.
 fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
     let tail = ending(&draw.what, t);
     let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
-    let indent = if body.width >= 60 { 14 } else { 4 };
-    let width = usize::from(body.width.saturating_sub(indent + 2));
+    let indent = indent(body);
+    let width = usize::from(body.width.saturating_sub(indent));
     let style = if old { t.dim } else { t.text };
     let mut text = wrap(&draw.what.text, width, lines);
     // The last line shares its row with the ending.
@@ -138,7 +159,7 @@ fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: 
     }
     if room > 0 {
         let mut pen = Pen::at(buf, body, row + text.len() as u16 - 1);
-        pen.to(body.right().saturating_sub(tail_width as u16 + 2));
+        pen.to(body.right().saturating_sub(tail_width as u16));
         for (word, style) in tail {
             pen.put(word, style);
         }
@@ -171,7 +192,7 @@ fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
         pen.put("mean ", t.dim).put(format!("{:.0}", mean(|s| f64::from(s.tokens))), t.text).put(" tokens", t.dim);
     }
     if pen.room() > 24 {
-        pen.right("p  your own prompt", t.dim, 2);
+        pen.right("p  your own prompt", t.dim, 0);
     }
 }
 
