@@ -57,10 +57,10 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
 
 fn run(cli: Cli) -> Result<()> {
     let Some(command) = cli.command else {
-        return console::open(cli.recipe.as_deref());
+        return console::open(cli.recipe.as_deref(), cli.foreground);
     };
     match command {
-        Command::Demo => console::demo(),
+        Command::Demo(args) => console::demo(&args),
         Command::Attach(args) => console::attach(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Train(args) => train::run(&args),
