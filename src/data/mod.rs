@@ -23,8 +23,11 @@ pub mod permute;
 pub mod plan;
 pub mod prepare;
 pub mod read;
+#[cfg(test)]
+mod real_tests;
 pub mod rows;
 pub mod summary;
+pub mod template;
 pub mod tokenizer;
 pub mod traits;
 
