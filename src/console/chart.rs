@@ -12,6 +12,7 @@ use ratatui::style::Style;
 pub struct Canvas {
     width: usize,
     height: usize,
+    /// Dots of the highest layer in each cell, so that a line stays crisp within a cloud.
     dots: Vec<u8>,
     layer: Vec<u8>,
     marks: Vec<Option<(char, u8)>>,
@@ -37,15 +38,20 @@ impl Canvas {
         self.height * 4
     }
 
-    /// Sets a dot; the highest layer in a cell gives the cell its style.
+    /// Sets a dot; in a cell the dots of the highest layer stay, the lower ones give way.
     pub fn dot(&mut self, x: i64, y: i64, layer: u8) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };
         if x >= self.columns() || y >= self.rows() {
             return;
         }
         let cell = y / 4 * self.width + x / 2;
-        self.dots[cell] |= BITS[x % 2][y % 4];
-        self.layer[cell] = self.layer[cell].max(layer);
+        if layer > self.layer[cell] {
+            self.dots[cell] = 0;
+            self.layer[cell] = layer;
+        }
+        if layer == self.layer[cell] {
+            self.dots[cell] |= BITS[x % 2][y % 4];
+        }
     }
 
     /// A straight line between two dots.
@@ -116,21 +122,22 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An axis over `low..high` widened to round ticks, at most `most` of them. `log` needs `low > 0`.
+    /// An axis over `low..high`, a little widened to round ends, with at most `most` round ticks. `log` needs `low > 0`.
     pub fn round(low: f64, high: f64, most: usize, log: bool) -> Axis {
         let (low, high) =
             if high > low { (low, high) } else { (low - 0.5 * low.abs().max(0.1), high + 0.5 * high.abs().max(0.1)) };
         if log && low > 0.0 {
             return Axis::logarithmic(low, high, most);
         }
-        let (ticks, low, high) = linear_ticks(low, high, most, true);
-        Axis { low, high, ticks, log: false }
+        // The ends are rounded finer than the ticks: round ends too would leave a third of the chart empty.
+        let fine = fine_step(high - low);
+        let (low, high) = ((low / fine + 1e-9).floor() * fine, (high / fine - 1e-9).ceil() * fine);
+        Axis { low, high, ticks: ticks(low, high, most), log: false }
     }
 
     /// An axis that spans exactly `low..high`, with round ticks inside.
     pub fn exact(low: f64, high: f64, most: usize) -> Axis {
-        let (ticks, ..) = linear_ticks(low, high, most, false);
-        Axis { low, high, ticks, log: false }
+        Axis { low, high, ticks: ticks(low, high, most), log: false }
     }
 
     fn logarithmic(low: f64, high: f64, most: usize) -> Axis {
@@ -175,27 +182,28 @@ impl Axis {
     }
 }
 
-/// Round ticks over `low..high`, at most `most`; widened to the outer ticks where asked.
-fn linear_ticks(low: f64, high: f64, most: usize, widen: bool) -> (Vec<f64>, f64, f64) {
+/// A round step of about a twelfth of `span`.
+fn fine_step(span: f64) -> f64 {
+    let magnitude = 10f64.powf((span / 12.0).log10().floor());
+    [1.0, 2.0, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| *s >= span / 12.0).unwrap_or(magnitude * 10.0)
+}
+
+/// Round ticks within `low..=high`, at most `most`.
+fn ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
     let span = high - low;
     if !span.is_finite() || span <= 0.0 {
-        return (vec![low], low, high);
+        return vec![low];
     }
     let most = most.max(2) as f64;
     let magnitude = 10f64.powf((span / most).log10().floor());
     for mantissa in [1.0, 2.0, 2.5, 4.0, 5.0, 10.0, 20.0, 25.0, 50.0, 100.0] {
         let step = mantissa * magnitude;
-        let (first, last) = if widen {
-            ((low / step + 1e-9).floor(), (high / step - 1e-9).ceil())
-        } else {
-            ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor())
-        };
+        let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
         if last - first < most {
-            let ticks: Vec<f64> = (0..=(last - first).max(0.0) as u64).map(|i| (first + i as f64) * step).collect();
-            return if widen { (ticks, first * step, last * step) } else { (ticks, low, high) };
+            return (0..=(last - first).max(0.0) as u64).map(|i| (first + i as f64) * step).collect();
         }
     }
-    (vec![low], low, high)
+    vec![low]
 }
 
 /// The end of a domain that grows in coarse steps, so that a live chart seldom rescales: the next of twenty

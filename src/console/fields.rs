@@ -90,6 +90,14 @@ fn row(page: &RunPage, values: &Recipe, e: &'static Entry) -> Field {
     f
 }
 
+/// A value as a person reads it: text without its quotes, whole numbers without `.0`.
+fn plain(toml: &str) -> String {
+    let text = toml.trim();
+    let unquoted = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).filter(|t| !t.contains('"'));
+    let number = text.strip_suffix(".0").filter(|t| t.parse::<i64>().is_ok());
+    unquoted.or(number).unwrap_or(text).replace('\n', " ")
+}
+
 fn single(page: &RunPage, values: &Recipe, e: &'static Entry, label: &str) -> Field {
     let start = &page.run.start;
     let known = page.folder.is_some() && start.total_steps > 0;
@@ -107,7 +115,7 @@ fn single(page: &RunPage, values: &Recipe, e: &'static Entry, label: &str) -> Fi
         key: e.key.to_string(),
         label: label.to_string(),
         changed: before.is_some_and(|b| b != value),
-        value: value.unwrap_or_else(|| super::format::UNKNOWN.into()),
+        value: page.recipe.written.get(e.key).or(value.as_ref()).map_or(super::format::UNKNOWN.into(), |v| plain(v)),
         live: e.live,
         note,
         help: e.help.to_string(),

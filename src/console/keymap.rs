@@ -94,6 +94,7 @@ pub enum Action {
     New,
     Mark,
     Search,
+    Sort,
     ResumeRun,
     Delete,
 }
@@ -133,7 +134,12 @@ const TABLE: &[Row] = {
         ("R",         Start,   ResumeRun,       "resume run",       "resume from the last checkpoint (asks)",                  "resume"),
         ("D",         Start,   Delete,          "delete",           "delete the run's folder (asks)",                          "delete"),
         ("/",         Start,   Search,          "search",           "search the runs",                                         "search"),
-        ("space",     Start,   Mark,            "mark",             "mark a run",                                              ""),
+        ("space",     Start,   Mark,            "mark",             "mark a run: delete takes all that are marked",            "mark"),
+        ("s",         Start,   Sort,            "sort",             "sort by newest, name, best eval, state",                  ""),
+        ("left h",    Start,   Left,            "previous",         "previous run or recipe",                                  ""),
+        ("right l",   Start,   Right,           "next",             "next run or recipe",                                      ""),
+        ("pgup",      Start,   PageUp,          "ten up",           "ten up",                                                  ""),
+        ("pgdn",      Start,   PageDown,        "ten down",         "ten down",                                                ""),
         ("L",         Start,   Log,             "log",              "the run's log",                                           ""),
         ("up k",      Start,   Up,              "up",               "up",                                                      ""),
         ("down j",    Start,   Down,            "down",             "down",                                                    ""),
@@ -260,7 +266,12 @@ impl Keymap {
 
 /// The contexts that hold now, innermost first.
 pub fn contexts(m: &Model) -> Vec<Context> {
-    match m.page() {
+    contexts_of(m, m.page())
+}
+
+/// The contexts that hold while `page` is on top, innermost first.
+pub fn contexts_of(m: &Model, page: Page) -> Vec<Context> {
+    match page {
         Page::Start => vec![Context::Start, Context::Any],
         Page::Run => {
             let pane = match m.run.as_ref().map_or(Pane::Loss, |r| r.focus) {

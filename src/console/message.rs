@@ -99,7 +99,7 @@ pub enum Effect {
         set: Vec<(String, String)>,
     },
     Delete {
-        run: PathBuf,
+        runs: Vec<PathBuf>,
     },
     SaveRecipe {
         path: PathBuf,

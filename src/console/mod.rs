@@ -8,6 +8,7 @@
 //! `run`'s events and commands and `recipe`'s schema, nothing else.
 
 pub mod chart;
+mod chart_update;
 pub mod fields;
 pub mod format;
 pub mod key;
@@ -16,10 +17,14 @@ pub mod message;
 pub mod model;
 pub mod pager;
 pub mod palette;
+mod recipe_update;
 pub mod run_page;
 pub mod run_state;
 pub mod run_update;
+mod samples_update;
 pub mod start;
+#[cfg(test)]
+mod start_tests;
 pub mod theme;
 pub mod update;
 pub mod view;

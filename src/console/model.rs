@@ -1,6 +1,6 @@
 //! All the state of the screen. Views read it, [`super::update`] alone changes it.
 
-use super::keymap::{Action, Keymap};
+use super::keymap::{Context, Keymap};
 use super::run_page::RunPage;
 use super::start::StartPage;
 use super::theme::Theme;
@@ -66,8 +66,8 @@ pub struct Confirm {
 pub struct Palette {
     pub input: Input,
     pub selected: usize,
-    /// The commands that apply where the palette was opened.
-    pub commands: Vec<Action>,
+    /// The contexts that held where the palette was opened, innermost first.
+    pub contexts: Vec<Context>,
 }
 
 /// This machine, for the start page's header.
@@ -95,6 +95,8 @@ pub struct RunRow {
     pub best_eval: Option<(f64, u64)>,
     pub step: u64,
     pub total_steps: u64,
+    /// The step of its newest whole checkpoint.
+    pub checkpoint: Option<u64>,
     /// Unix time of the last event.
     pub changed: f64,
     /// A second line under the row: why it ended, what can be done.
@@ -114,6 +116,8 @@ pub struct RecipeRow {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RowTokens {
     pub row: u32,
+    /// Where it stands: `alpaca.jsonl line 12`; may be empty.
+    pub place: String,
     pub tokens: Vec<RowToken>,
 }
 

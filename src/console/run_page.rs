@@ -3,7 +3,8 @@
 use super::model::Reading;
 use super::run_state::Run;
 use crate::recipe::{self, Recipe};
-use crate::run::event::SampleSettings;
+use crate::run::event::{Body, Event, RunState, SampleSettings, Severity};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tui_input::Input;
 
@@ -119,6 +120,8 @@ pub struct Samples {
 pub struct RecipePane {
     /// The text as it stands.
     pub text: String,
+    /// The values as written in the text, by key.
+    pub written: BTreeMap<String, String>,
     /// What the text says; the last readable state while it is wrong.
     pub values: Option<Recipe>,
     /// What it said when the run started or the recipe was opened.
@@ -167,6 +170,7 @@ impl RecipePane {
 
     /// Reads the text anew after it changed.
     pub fn read(&mut self) {
+        self.written = written(&self.text);
         match recipe::examine(&self.text, "recipe.toml", &[]) {
             Ok(loaded) => {
                 self.values = Some(loaded.recipe);
@@ -175,6 +179,21 @@ impl RecipePane {
             Err(problems) => self.problems = problems.into_iter().map(|p| format!("{}: {}", p.place, p.what)).collect(),
         }
     }
+}
+
+/// The values that a recipe's text holds, as written; nothing where it is not TOML.
+fn written(text: &str) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let Ok(doc) = text.parse::<toml_edit::DocumentMut>() else { return out };
+    for (key, item) in doc.iter() {
+        match item.as_table_like() {
+            Some(table) => {
+                out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), v.to_string().trim().to_string())))
+            }
+            None => drop(out.insert(key.to_string(), item.to_string().trim().to_string())),
+        }
+    }
+    out
 }
 
 impl RunPage {
@@ -196,6 +215,48 @@ impl RunPage {
             diagnostics: Diagnostics::default(),
             input: None,
         }
+    }
+
+    /// Takes one event in; a live change also alters the recipe shown.
+    pub fn take(&mut self, event: &Event) {
+        self.run.fold(event);
+        match &event.body {
+            Body::Start(s) if !s.run_name.is_empty() => self.name.clone_from(&s.run_name),
+            Body::Change(c) => {
+                if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
+                    self.recipe.text = text;
+                    self.recipe.read();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What is worth a bell: a new finding, or the end.
+    pub fn news(&self, event: &Event) -> Option<String> {
+        match &event.body {
+            Body::Finding(f) if f.severity >= Severity::Warning && !f.resolved => {
+                Some(format!("{}: {}", self.name, f.title))
+            }
+            Body::State(s) => match s.state {
+                RunState::Finished => Some(format!("{} has finished", self.name)),
+                RunState::Failed => Some(format!("{} has failed: {}", self.name, s.why)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Takes a reading of the machine, and remembers its utilisation while the run goes on.
+    pub fn saw(&mut self, reading: Reading) {
+        let step = self.run.step_number();
+        let running = self.run.state == Some(RunState::Running) && self.live;
+        if let Some(v) = reading.gpu_percent.or(reading.cpu_percent).filter(|_| running && step > 0) {
+            let known = self.utilisation.partition_point(|u| u.0 <= step);
+            self.utilisation.truncate(known);
+            self.utilisation.push((step, v));
+        }
+        self.reading = reading;
     }
 
     /// The step that readouts are about: the cursor's, or the last.

@@ -135,9 +135,9 @@ impl Run {
         self.steps.push(Point { step, time, data: data.clone(), smooth, mean, weight });
     }
 
-    /// How much of the mean each step keeps: a window of about a fortieth of the run, 5 to 100 steps.
+    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps.
     fn smoothing(&self) -> f64 {
-        1.0 - (40.0 / self.start.total_steps.max(1) as f64).clamp(0.01, 0.2)
+        1.0 - (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2)
     }
 
     fn sample(&mut self, step: u64, time: f64, s: &Sample) {
@@ -227,16 +227,26 @@ impl Run {
         self.step_seconds().map(|s| s * left as f64)
     }
 
-    /// Where the loss is heading: the smoothed loss now against that of a fortieth of the run ago.
+    /// Where the loss is heading: the slope of a straight line through the latest tenth of the run, called
+    /// falling or rising only where it stands out of the noise by twice its standard error.
     pub fn trend(&self) -> Trend {
-        let back = (self.start.total_steps / 40).max(5) as usize;
-        let now = self.steps.iter().rev().map(|p| p.smooth).find(|v| v.is_finite());
-        let then = self.steps.iter().rev().skip(back).map(|p| p.smooth).find(|v| v.is_finite());
-        match (then, now) {
-            (Some(a), Some(b)) if b < a * 0.998 => Trend::Falling,
-            (Some(a), Some(b)) if b > a * 1.002 => Trend::Rising,
-            (Some(_), Some(_)) => Trend::Level,
-            _ => Trend::Unknown,
+        let window = (self.start.total_steps / 10).clamp(12, 400) as usize;
+        let latest = self.steps.iter().rev().take(window).map(|p| (p.step as f64, p.data.loss));
+        let points: Vec<(f64, f64)> = latest.filter(|p| p.1.is_finite()).collect();
+        let n = points.len() as f64;
+        if points.len() < 6 {
+            return Trend::Unknown;
+        }
+        let mean = |f: fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / n;
+        let (x, y) = (mean(|p| p.0), mean(|p| p.1));
+        let spread: f64 = points.iter().map(|p| (p.0 - x).powi(2)).sum();
+        let slope = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / spread.max(1e-12);
+        let residual: f64 = points.iter().map(|p| (p.1 - y - slope * (p.0 - x)).powi(2)).sum();
+        let error = (residual / (n - 2.0) / spread.max(1e-12)).sqrt();
+        match slope {
+            s if s < -2.0 * error => Trend::Falling,
+            s if s > 2.0 * error => Trend::Rising,
+            _ => Trend::Level,
         }
     }
 
@@ -248,11 +258,15 @@ impl Run {
     }
 
     /// What preflight found well, and findings that hold no longer: title and evidence.
-    pub fn passed(&self) -> Vec<(&str, &str)> {
-        let before = self.start.passed.iter().map(|(_, title, evidence)| (title.as_str(), evidence.as_str()));
+    pub fn passed(&self) -> Vec<(String, &str)> {
+        let before = self.start.passed.iter().map(|(_, title, evidence)| (title.clone(), evidence.as_str()));
         let since = self.findings.iter().filter(|f| f.resolved || f.severity == Severity::Passed);
         let known = |t: &str| self.start.passed.iter().any(|(_, title, _)| title == t);
-        let since = since.filter(|f| !known(&f.title)).map(|f| (f.title.as_str(), f.evidence.as_str()));
+        let title = |f: &Finding| match f.severity {
+            Severity::Passed => f.title.clone(),
+            _ => format!("{}: no longer", f.title),
+        };
+        let since = since.filter(|f| !known(&f.title)).map(|f| (title(f), f.evidence.as_str()));
         before.chain(since).collect()
     }
 

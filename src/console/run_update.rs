@@ -3,11 +3,24 @@
 use super::key::Key;
 use super::keymap::Action;
 use super::message::{Effect, Mouse};
-use super::model::Model;
-use super::run_page::Pane;
+use super::model::{Confirm, Model, Page};
+use super::run_page::{Pane, RunPage};
+use super::start::edit_request;
+use super::view;
+use super::{chart_update, recipe_update, samples_update};
+use crate::recipe::schema;
+use crate::run::command::Command;
+use crate::run::event::{Finding, FixAction, RunState};
+use ratatui::layout::Rect;
 
 /// Carries out an action of the run page.
 pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
+    let Some(pane) = m.run.as_ref().map(|p| p.focus) else { return Vec::new() };
+    act_on(m, pane, action)
+}
+
+/// Carries out an action as if `pane` had the focus.
+fn act_on(m: &mut Model, pane: Pane, action: Action) -> Vec<Effect> {
     let Some(page) = &mut m.run else { return Vec::new() };
     match action {
         Action::PaneLoss => page.focus = Pane::Loss,
@@ -15,21 +28,285 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
         Action::PaneMemory => page.focus = Pane::Memory,
         Action::PaneRecipe => page.focus = Pane::Recipe,
         Action::PaneDiagnostics => page.focus = Pane::Diagnostics,
+        Action::NextPane => page.focus = Pane::ALL[page.focus.number() % 5],
+        Action::PreviousPane => page.focus = Pane::ALL[(page.focus.number() + 3) % 5],
         Action::Zoom => page.zoomed = !page.zoomed,
+        Action::Checkpoint => return tell(m, Command::CheckpointNow, "a checkpoint follows after this step"),
+        Action::Evaluate => return tell(m, Command::EvaluateNow, "an evaluation follows after this step"),
+        Action::PauseOrResume => return pause(m),
+        Action::Stop => return stop(m),
+        Action::Branch => return branch(m),
+        Action::SampleNow => return samples_update::now(m, None),
+        Action::Fix => return fix(m),
+        Action::OwnPrompt => samples_update::own_prompt(m),
+        Action::RowsOfStep => return rows(m),
+        Action::Log => return page.folder.clone().map(|run| vec![Effect::ReadLog { run }]).unwrap_or_default(),
+        Action::Copy => return copy(m),
+        _ => match pane {
+            Pane::Loss => return chart_update::act(m, action),
+            Pane::Samples => samples_update::act(page, action),
+            Pane::Recipe => return recipe_update::act(m, action),
+            Pane::Diagnostics => diagnose(page, action),
+            Pane::Memory => {}
+        },
+    }
+    Vec::new()
+}
+
+fn diagnose(page: &mut RunPage, action: Action) {
+    let last = page.run.open().len().saturating_sub(1);
+    let d = &mut page.diagnostics;
+    match action {
+        Action::Up => d.selected = d.selected.min(last).saturating_sub(1),
+        Action::Down => d.selected = (d.selected + 1).min(last),
+        Action::Open => d.why = !d.why,
+        _ => {}
+    }
+}
+
+/// Esc: one level back within the page. `false`: there is none, the page itself is left.
+pub fn back(page: &mut RunPage) -> bool {
+    if page.diagnostics.why {
+        page.diagnostics.why = false;
+    } else if page.zoomed {
+        page.zoomed = false;
+    } else if page.recipe.diff {
+        page.recipe.diff = false;
+    } else if page.chart.mark.is_some() {
+        page.chart.mark = None;
+    } else if page.chart.cursor.is_some() || page.chart.zoom.is_some() {
+        (page.chart.cursor, page.chart.zoom) = (None, None);
+    } else if page.samples.step.is_some() {
+        page.samples.step = None;
+    } else {
+        return false;
+    }
+    true
+}
+
+/// Whether a trainer is there to be told something.
+pub fn reachable(page: &RunPage) -> bool {
+    let ended = matches!(page.run.state, Some(RunState::Finished | RunState::Stopped | RunState::Failed));
+    page.folder.is_some() && page.live && !ended
+}
+
+/// Sends a command to the trainer and says what follows, or why it cannot be sent.
+pub fn tell(m: &mut Model, command: Command, then: &str) -> Vec<Effect> {
+    match &m.run {
+        Some(page) if reachable(page) => {
+            m.say(then);
+            vec![Effect::Send(command)]
+        }
+        Some(page) => {
+            let why = if page.folder.is_none() {
+                "nothing trains yet: space starts the run"
+            } else {
+                "this run is over: space resumes it"
+            };
+            m.complain(why);
+            Vec::new()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Space: start before a run, pause or go on in it, resume after it.
+fn pause(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = &m.run else { return Vec::new() };
+    let Some(run) = page.folder.clone() else {
+        if let Some(problem) = page.recipe.problems.first() {
+            let text = format!("the recipe cannot start: {problem}");
+            m.complain(text);
+            return Vec::new();
+        }
+        return vec![Effect::StartTraining { path: page.recipe_path.clone(), text: page.recipe.text.clone() }];
+    };
+    match page.run.state {
+        Some(RunState::Finished) => {
+            m.say("this run has finished; another recipe starts another run");
+            Vec::new()
+        }
+        _ if !reachable(page) => {
+            let question = format!("Resume {} from its last checkpoint?", page.name);
+            m.confirm = Some(Confirm { question, effect: Effect::Resume { run, step: None } });
+            Vec::new()
+        }
+        Some(RunState::Paused) => vec![Effect::Send(Command::Resume)],
+        _ => tell(m, Command::Pause, "pauses after this step; space goes on"),
+    }
+}
+
+fn stop(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = m.run.as_ref().filter(|p| reachable(p)) else { return tell(m, Command::Stop, "") };
+    let question = format!("Stop {} at step {}, with a checkpoint to resume from?", page.name, page.run.step_number());
+    m.confirm = Some(Confirm { question, effect: Effect::Send(Command::Stop) });
+    Vec::new()
+}
+
+fn branch(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = &m.run else { return Vec::new() };
+    let cursor = page.cursor_step();
+    let before = page.run.checkpoints.iter().rev().find(|c| c.step <= cursor).map(|c| c.step);
+    match (page.folder.clone(), before) {
+        (Some(run), Some(step)) => {
+            let question = format!("Start another run from checkpoint {step}?");
+            m.confirm = Some(Confirm { question, effect: Effect::Branch { run, step, set: Vec::new() } });
+        }
+        _ => m.complain("no checkpoint at or before this step to branch from"),
+    }
+    Vec::new()
+}
+
+/// The finding that `a` is about: the selected one in its pane, else the worst that has a fix.
+fn finding_to_fix(page: &RunPage) -> Option<&Finding> {
+    let open = page.run.open();
+    let selected =
+        open.get(page.diagnostics.selected).copied().filter(|f| f.fix.is_some() && page.focus == Pane::Diagnostics);
+    selected.or(open.into_iter().find(|f| f.fix.is_some()))
+}
+
+fn fix(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = &m.run else { return Vec::new() };
+    let Some(finding) = finding_to_fix(page) else {
+        m.say("no open finding has a fix to apply");
+        return Vec::new();
+    };
+    let Some(fix) = finding.fix.clone() else { return Vec::new() };
+    let by = finding.rule.clone();
+    if page.folder.is_none() {
+        return recipe_update::set_all(m, &fix.set);
+    }
+    let live = |(key, _): &&(String, String)| schema::entry(key).is_some_and(|e| e.live);
+    let set = |(key, value): &(String, String)| {
+        Effect::Send(Command::Set { key: key.clone(), value: value.clone(), by: by.clone() })
+    };
+    match fix.action {
+        FixAction::RollBack { step, stop } => {
+            let mut out: Vec<Effect> = if stop { Vec::new() } else { fix.set.iter().filter(live).map(set).collect() };
+            let told = tell(m, Command::RollBack { step, stop, by }, &format!("applied: {}", fix.label));
+            if told.is_empty() {
+                return told;
+            }
+            out.extend(told);
+            out
+        }
+        FixAction::Branch { step } => {
+            m.say(format!("applied: {}", fix.label));
+            page_folder(m).map(|run| vec![Effect::Branch { run, step, set: fix.set }]).unwrap_or_default()
+        }
+        FixAction::Stop => stop(m),
+        FixAction::Recipe => {
+            let mut out: Vec<Effect> =
+                if reachable(page) { fix.set.iter().filter(live).map(set).collect() } else { Vec::new() };
+            let next: Vec<_> = fix.set.iter().filter(|s| !live(s)).map(|(k, v)| format!("{k} = {v}")).collect();
+            if next.is_empty() {
+                m.say(format!("applied: {}", fix.label));
+            } else {
+                m.say(format!("for the next run, copied: {}", next.join(", ")));
+                out.push(Effect::Copy(next.join("\n")));
+            }
+            out
+        }
+    }
+}
+
+fn page_folder(m: &Model) -> Option<std::path::PathBuf> {
+    m.run.as_ref().and_then(|p| p.folder.clone())
+}
+
+fn rows(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = &m.run else { return Vec::new() };
+    let rows = page.run.point(page.cursor_step()).map(|p| p.data.rows.clone()).unwrap_or_default();
+    match page.folder.clone() {
+        Some(run) if !rows.is_empty() => vec![Effect::Rows { run, rows }],
+        _ => {
+            m.say("no step yet whose rows could be shown");
+            Vec::new()
+        }
+    }
+}
+
+fn copy(m: &mut Model) -> Vec<Effect> {
+    let Some(page) = &m.run else { return Vec::new() };
+    let area = Rect::new(0, 0, m.width, m.height);
+    let places = view::run::places(page, area, view::run::form(m.width, m.height));
+    let part = places.iter().find(|p| p.0 == page.focus).map_or(area, |p| p.1);
+    let text = view::cut_out(m, m.width, m.height, part);
+    m.say("copied");
+    vec![Effect::Copy(text)]
+}
+
+/// Ctrl-C and q: how to leave, and how to end the training.
+pub fn leave(page: &RunPage) -> Vec<Effect> {
+    if !reachable(page) {
+        return vec![Effect::Quit { line: None }];
+    }
+    if page.run.start.demo {
+        return vec![Effect::Send(Command::Stop), Effect::Quit { line: None }];
+    }
+    vec![Effect::Quit { line: Some(format!("{} goes on · finetop attach · finetop stop", page.name)) }]
+}
+
+/// A key while a field or a prompt is typed.
+pub fn typed(m: &mut Model, key: Key) -> Vec<Effect> {
+    let Some(typing) = m.run.as_mut().and_then(|p| p.input.as_mut()) else { return Vec::new() };
+    match key {
+        Key::Enter => {
+            let (goal, value) = (typing.goal.clone(), typing.input.value().to_string());
+            return match goal {
+                super::run_page::Goal::Prompt => samples_update::typed(m, value),
+                super::run_page::Goal::Field(key) => recipe_update::typed(m, &key, &value),
+            };
+        }
+        Key::Esc | Key::Ctrl('c') => {
+            if let Some(page) = &mut m.run {
+                page.input = None;
+            }
+        }
+        _ => {
+            if let Some(request) = edit_request(key) {
+                typing.input.handle(request);
+                typing.problem = None;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// A click focuses the pane under it; the wheel acts on that pane.
+pub fn mouse(m: &mut Model, mouse: Mouse) -> Vec<Effect> {
+    let (column, row) = match mouse {
+        Mouse::Click { column, row } | Mouse::WheelUp { column, row } | Mouse::WheelDown { column, row } => {
+            (column, row)
+        }
+    };
+    let Some(page) = &mut m.run else { return Vec::new() };
+    let form = view::run::form(m.width, m.height);
+    let inside = |r: &Rect| (r.x..r.right()).contains(&column) && (r.y..r.bottom()).contains(&row);
+    let places = view::run::places(page, Rect::new(0, 0, m.width, m.height), form);
+    let pane = places.iter().find(|p| inside(&p.1)).map(|p| p.0);
+    match (mouse, pane) {
+        (Mouse::Click { .. }, _) if form == view::run::Form::Tabs && row == 2 => {
+            if let Some(pane) = view::run::tab_at(page, column) {
+                page.focus = pane;
+            }
+        }
+        (Mouse::Click { .. }, Some(pane)) => page.focus = pane,
+        (Mouse::WheelUp { .. }, Some(Pane::Loss)) => return act_on(m, Pane::Loss, Action::Left),
+        (Mouse::WheelDown { .. }, Some(Pane::Loss)) => return act_on(m, Pane::Loss, Action::Right),
+        (Mouse::WheelUp { .. }, Some(pane)) => return act_on(m, pane, Action::Up),
+        (Mouse::WheelDown { .. }, Some(pane)) => return act_on(m, pane, Action::Down),
         _ => {}
     }
     Vec::new()
 }
 
-/// A key while a field or a prompt is typed.
-pub fn typed(m: &mut Model, key: Key) -> Vec<Effect> {
-    if let (Some(page), Key::Esc) = (&mut m.run, key) {
-        page.input = None;
+/// Esc on the run page: a level back, or to the page below.
+pub fn escape(m: &mut Model) -> Vec<Effect> {
+    if m.run.as_mut().is_some_and(back) || m.pages.len() < 2 {
+        return Vec::new();
     }
-    Vec::new()
-}
-
-/// A click or the wheel on the run page.
-pub fn mouse(_: &mut Model, _: Mouse) -> Vec<Effect> {
-    Vec::new()
+    m.pages.retain(|p| *p != Page::Run);
+    m.run = None;
+    vec![Effect::CloseRun, Effect::ListRuns]
 }

@@ -4,8 +4,9 @@ use super::key::Key;
 use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
-use super::run_page::RunPage;
+use super::run_page::{Pane, RunPage};
 use super::{pager, palette, run_update, start};
+use crate::run::event::Event;
 
 /// Changes the model as the message says, and returns what the runtime is to do.
 pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
@@ -20,7 +21,7 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             }
         }
         Message::Machine(machine) => m.machine = machine,
-        Message::Runs(runs) => m.start.runs = runs,
+        Message::Runs(runs) => (m.start.runs, m.start.listed) = (runs, true),
         Message::Recipes(recipes) => m.start.recipes = recipes,
         Message::Opened { run, name, recipe, live } => {
             m.run = Some(RunPage::new(Some(run), name, recipe, live));
@@ -28,14 +29,12 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
         Message::RecipeOpened { path, text } => {
             let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-            m.run = Some(RunPage { recipe_path: Some(path), ..RunPage::new(None, name, text, false) });
+            let page = RunPage::new(None, name, text, false);
+            // Before a run the recipe is what there is to see.
+            m.run = Some(RunPage { recipe_path: Some(path), focus: Pane::Recipe, zoomed: true, ..page });
             show(m, Page::Run);
         }
-        Message::Events { run, events } => {
-            if let Some(page) = m.run.as_mut().filter(|p| p.folder.as_ref() == Some(&run)) {
-                events.iter().for_each(|e| page.run.fold(e));
-            }
-        }
+        Message::Events { run, events } => return take(m, &run, &events),
         Message::Live { run, live } => {
             if let Some(page) = m.run.as_mut().filter(|p| p.folder.as_ref() == Some(&run)) {
                 page.live = live;
@@ -43,7 +42,7 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
         Message::Telemetry(reading) => {
             if let Some(page) = &mut m.run {
-                page.reading = reading;
+                page.saw(reading);
             }
         }
         Message::Watching(n) => {
@@ -54,8 +53,12 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         Message::Replied(Ok(text)) => m.say(text),
         Message::Replied(Err(text)) => m.complain(text),
         Message::Log(lines) => {
+            let follow = m.page() != Page::Log || m.scroll >= pager::last(m);
             m.log = lines;
             show(m, Page::Log);
+            if follow {
+                m.scroll = pager::last(m);
+            }
         }
         Message::Rows(rows) => {
             m.rows = rows;
@@ -73,6 +76,21 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         }
     }
     Vec::new()
+}
+
+/// Events of a run: folded, and told of once where the terminal is not being looked at.
+fn take(m: &mut Model, run: &std::path::Path, events: &[Event]) -> Vec<Effect> {
+    let (now, focused) = (m.now, m.focused);
+    let Some(page) = m.run.as_mut().filter(|p| p.folder.as_deref() == Some(run)) else { return Vec::new() };
+    let mut out = Vec::new();
+    for event in events {
+        page.take(event);
+        // What was read from the file when the run was opened is history, not news.
+        if let Some(text) = page.news(event).filter(|_| !focused && event.time > now - 30.0) {
+            out.extend([Effect::Bell, Effect::Notify(text)]);
+        }
+    }
+    out
 }
 
 /// Puts a page on top, once.
@@ -101,16 +119,38 @@ fn press(m: &mut Model, key: Key) -> Vec<Effect> {
 /// Carries out an action, whether it came from a key or from the palette.
 pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
     match action {
-        Action::Leave => vec![Effect::Quit { line: None }],
+        // A page to read is closed by the key that closes every pager.
+        Action::Leave if matches!(m.page(), Page::Help | Page::Log | Page::Rows) => {
+            m.pages.pop();
+            Vec::new()
+        }
+        Action::Leave => match (&m.run, m.page()) {
+            (Some(page), Page::Run) => run_update::leave(page),
+            _ => vec![Effect::Quit { line: None }],
+        },
+        Action::Interrupt => {
+            m.say(match (&m.run, m.page()) {
+                (Some(page), Page::Run) if page.run.start.demo => {
+                    "q leaves and ends the demo; S stops it with a checkpoint"
+                }
+                (Some(page), Page::Run) if run_update::reachable(page) => {
+                    "the training goes on: q leaves it running, S stops it with a checkpoint"
+                }
+                _ => "q quits",
+            });
+            Vec::new()
+        }
         Action::Suspend => vec![Effect::Suspend],
+        Action::Back if m.page() == Page::Run => run_update::escape(m),
         Action::Back => {
             if m.pages.len() > 1 {
                 m.pages.pop();
+                return Vec::new();
             }
-            Vec::new()
+            if m.page() == Page::Start { start::act(m, action) } else { Vec::new() }
         }
         Action::Palette => {
-            show(m, Page::Palette);
+            palette::open(m);
             Vec::new()
         }
         Action::Keys => {

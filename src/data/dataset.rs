@@ -243,6 +243,8 @@ fn one(
     if raw.document && !matches!(detected.format, Format::Text | Format::Template) {
         return bad(format!("a text file among rows that are read as {}", detected.format));
     }
+    // A text file is a document whatever the method: cut to one length, most of it would be lost.
+    let options = &Options { cpt: options.cpt || raw.document, ..*options };
     match rows::parse(columns, detected.format, formatting) {
         Err(problem) => bad(problem),
         Ok(row) => Outcome {

@@ -10,7 +10,7 @@ use super::permute::{Permutation, Stream};
 use super::read::RowIndex;
 use super::summary::Summary;
 use super::traits::ModelSide;
-use crate::recipe::{Method, Recipe};
+use crate::recipe::Recipe;
 use crate::{Error, Kind, Result};
 use std::collections::HashSet;
 
@@ -94,7 +94,7 @@ fn nothing_left(summary: &Summary, max_seq_length: usize) -> Error {
 }
 
 /// A seeded share of the rows for evaluation: `max(1, round(fraction × rows))` of them, never also trained on.
-/// Of a few long documents (continued pre-training), that share of their blocks.
+/// Of a few long documents, that share of their blocks.
 fn hold_out(
     t: &mut Tokenized,
     fraction: f64,
@@ -107,7 +107,8 @@ fn hold_out(
     }
     let mut rows: Vec<u32> = examples.iter().map(|e| e.row).collect();
     rows.dedup();
-    let by_block = recipe.method == Method::Cpt && (rows.len() as f64) * fraction < 1.0;
+    let cut = t.head.detected.format == Format::Text && examples.len() > rows.len();
+    let by_block = cut && (rows.len() as f64) * fraction < 1.0;
     let units = if by_block { examples.len() } else { rows.len() };
     if units < 2 {
         return Err(Error::new(format!(
@@ -197,6 +198,14 @@ fn notes(t: &Tokenized, found: &Found, model: &ModelSide) -> Vec<String> {
              to train them through the model's chat template set data.messages, or write them as lists of messages"
                 .to_string(),
         );
+    }
+    if head.mask.parted > 0 {
+        notes.push(format!(
+            "in {} {} the training text does not repeat its own generation prompt to the end (a template that opens a thought does that): \
+             the model will be served with a prompt that it was not trained on; model.chat_template_kwargs may mend it",
+            head.mask.parted,
+            if head.mask.parted == 1 { "row" } else { "rows" },
+        ));
     }
     if model.eos_token.is_none() && (head.plain_pairs || head.detected.format == Format::Text) {
         notes.push(

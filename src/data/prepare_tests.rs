@@ -130,6 +130,16 @@ fn a_text_file_is_one_document_cut_into_blocks_in_file_order() {
 }
 
 #[test]
+fn a_text_file_is_cut_into_blocks_by_sft_too_while_a_text_column_is_cut_to_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "abcdefgh".repeat(20);
+    let p = run(&recipe(&file(&dir, "a.txt", &body), "", "", "")).unwrap();
+    assert_eq!((p.train.len(), p.summary.truncated), (3, 0));
+    let p = run(&recipe(&file(&dir, "a.jsonl", &format!("{{\"text\":\"{body}\"}}")), "", "", "")).unwrap();
+    assert_eq!((p.train.len(), p.summary.truncated), (1, 1));
+}
+
+#[test]
 fn a_single_document_is_held_out_by_blocks() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "a.txt", &"abcdefgh".repeat(100));
@@ -159,6 +169,20 @@ fn duplicates_and_unused_columns_are_said() {
     let p = run(&recipe(&file(&dir, "a.jsonl", rows), "", "", "")).unwrap();
     assert_eq!(p.summary.duplicates, 1);
     assert!(p.summary.notes.contains(&"columns that are not read: id".to_string()), "{:?}", p.summary.notes);
+}
+
+#[test]
+fn a_generation_prompt_that_is_not_in_the_training_text_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(&file(&dir, "a.jsonl", &alpaca(3)), "", "", "");
+    let opens_a_thought = crate::data::fakes::Jinja(
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ 'assistant:<think>' }}{% endif %}",
+    );
+    let model = ModelSide { render: Some(&opens_a_thought), ..MODEL };
+    let p = prepare(&recipe, &model, None, &|_, _| ()).unwrap();
+    assert_eq!((p.summary.mask.parted, seen(&p.train[0]).as_str()), (3, "a0<|im_end|>"));
+    assert!(p.summary.notes.iter().any(|n| n.starts_with("in 3 rows the training text")), "{:?}", p.summary.notes);
 }
 
 #[test]

@@ -207,6 +207,11 @@ impl Tokenizer {
         }
     }
 
+    /// The whole tokenizer as a `tokenizer.json`.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(failed)
+    }
+
     /// A digest of everything that decides ids: two tokenizers with the same one encode alike.
     pub fn fingerprint(&self) -> Result<String> {
         let text = self.inner.to_string(false).map_err(failed)?;

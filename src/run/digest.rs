@@ -9,7 +9,7 @@ use super::event::{Body, Event, Finding, RunState, Severity};
 /// Points of a sparkline.
 pub const CURVE_POINTS: usize = 64;
 
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Digest {
     pub run_name: String,
     pub method: String,
@@ -23,6 +23,12 @@ pub struct Digest {
     pub state: Option<RunState>,
     pub why: String,
     pub curve: Curve,
+    /// Of the latest step.
+    #[serde(with = "super::event::number")]
+    pub loss: f64,
+    /// Smoothed over about ten steps; 0 before the second.
+    pub seconds_per_step: f64,
+    warming_up: bool,
     /// Finite evaluation losses, by step.
     pub evals: BTreeMap<u64, f64>,
     /// Open findings, by rule.
@@ -40,6 +46,30 @@ pub struct OpenFinding {
     pub since: u64,
 }
 
+impl Default for Digest {
+    fn default() -> Self {
+        Self {
+            run_name: String::new(),
+            method: String::new(),
+            tuning: String::new(),
+            model: String::new(),
+            total_steps: 0,
+            step: 0,
+            first: 0.0,
+            latest: 0.0,
+            state: None,
+            why: String::new(),
+            curve: Curve::default(),
+            loss: f64::NAN,
+            seconds_per_step: 0.0,
+            warming_up: false,
+            evals: BTreeMap::new(),
+            findings: BTreeMap::new(),
+            memory: None,
+        }
+    }
+}
+
 impl Digest {
     pub fn add(&mut self, event: &Event) {
         if self.first == 0.0 {
@@ -54,9 +84,17 @@ impl Digest {
                 self.model.clone_from(&start.model);
                 self.total_steps = start.total_steps;
                 self.back_to(start.resumed_from);
+                self.warming_up = true;
             }
             Body::Step(step) => {
                 self.step = event.step;
+                self.loss = step.loss;
+                // The first step of a trainer warms caches up and is no measure.
+                let fresh = self.seconds_per_step == 0.0;
+                let weight = if fresh { 1.0 } else { 0.1 };
+                if !std::mem::take(&mut self.warming_up) {
+                    self.seconds_per_step += weight * (step.seconds - self.seconds_per_step);
+                }
                 self.curve.add(event.step, step.loss);
             }
             Body::Eval(eval) if eval.loss.is_finite() => {
@@ -86,10 +124,20 @@ impl Digest {
         self.evals.iter().map(|(&step, &loss)| (loss, step)).min_by(|a, b| a.0.total_cmp(&b.0))
     }
 
-    /// The gravest open finding, the earliest of them; notes and passed checks are none.
+    /// By the pace of the latest steps.
+    pub fn seconds_left(&self) -> Option<f64> {
+        let left = self.total_steps.checked_sub(self.step).filter(|_| self.total_steps > 0)?;
+        (self.seconds_per_step > 0.0).then_some(left as f64 * self.seconds_per_step)
+    }
+
+    /// Open findings of at least a warning.
+    pub fn grave(&self) -> impl Iterator<Item = &OpenFinding> {
+        self.findings.values().filter(|f| f.severity >= Severity::Warning)
+    }
+
+    /// The gravest of them, and of those the earliest.
     pub fn worst(&self) -> Option<&OpenFinding> {
-        let open = self.findings.values().filter(|f| f.severity >= Severity::Warning);
-        open.min_by_key(|f| (std::cmp::Reverse(f.severity), f.since))
+        self.grave().min_by_key(|f| (std::cmp::Reverse(f.severity), f.since))
     }
 
     fn find(&mut self, finding: &Finding) {
@@ -103,8 +151,11 @@ impl Digest {
 
     /// After a resume or a roll back: what was said of later steps no longer counts.
     fn back_to(&mut self, step: u64) {
-        self.step = self.step.min(step);
         self.curve.cut(step);
+        if step < self.step {
+            self.step = step;
+            self.loss = self.curve.losses().last().copied().unwrap_or(f64::NAN);
+        }
         self.evals.retain(|&s, _| s <= step);
         self.findings.retain(|_, f| f.since <= step);
     }

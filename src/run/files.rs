@@ -83,6 +83,17 @@ pub fn sync_tree(folder: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Bytes of all files below `folder`; what cannot be read counts as none.
+pub fn tree_size(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => tree_size(&entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
 /// The last `bytes` of a file, as text; for logs.
 pub fn read_end(path: &Path, bytes: u64) -> io::Result<String> {
     let mut file = File::open(path)?;

@@ -6,6 +6,7 @@
 //!
 //! Must not know the console, nor how anything is trained.
 
+pub mod artifact;
 pub mod checkpoints;
 pub mod digest;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod lock;
 pub mod places;
 pub mod server;
 pub mod session;
+pub mod trainer;
 pub mod signals;
 pub mod summary;
 pub mod worker;

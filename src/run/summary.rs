@@ -41,16 +41,18 @@ impl Status {
         }
     }
 
-    /// `●` at work, `✓` well ended, `✕` badly ended; the pause and the stop are their own signs.
-    pub fn sign(self) -> char {
-        match self {
-            Status::Preparing | Status::Running => '●',
-            Status::Paused => '‖',
-            Status::Finished => '✓',
-            Status::Stopped => '■',
-            Status::Failed | Status::Died => '✕',
-        }
-    }
+}
+
+/// `●` at work, `✓` well ended, `✕` badly ended; the pause and the stop have signs of their own.
+pub fn sign(state: Status, ascii: bool) -> char {
+    let (sign, plain) = match state {
+        Status::Preparing | Status::Running => ('●', '*'),
+        Status::Paused => ('‖', '='),
+        Status::Finished => ('✓', '+'),
+        Status::Stopped => ('■', '-'),
+        Status::Failed | Status::Died => ('✕', 'x'),
+    };
+    if ascii { plain } else { sign }
 }
 
 /// A run in one line.
@@ -67,6 +69,10 @@ pub struct Summary {
     pub model: String,
     /// Mean losses over equal stretches of the run, at most 64: a sparkline.
     pub losses: Vec<f64>,
+    /// Of the latest step; none before the first, or where it is not finite.
+    pub loss: Option<f64>,
+    /// By the pace of the latest steps; none while it is not known.
+    pub seconds_left: Option<f64>,
     /// The lowest evaluation loss and its step.
     pub eval_best: Option<(f64, u64)>,
     pub step: u64,
@@ -80,6 +86,8 @@ pub struct Summary {
     pub trainer_started: f64,
     /// The gravest open finding.
     pub worst: Option<OpenFinding>,
+    /// Open findings of at least a warning.
+    pub findings: usize,
     /// Of the latest trainer.
     pub host: Option<String>,
     pub pid: Option<u32>,
@@ -101,6 +109,8 @@ impl Summary {
             tuning: digest.tuning.clone(),
             model: digest.model.clone(),
             losses: digest.curve.losses(),
+            loss: digest.loss.is_finite().then_some(digest.loss),
+            seconds_left: digest.seconds_left(),
             eval_best: digest.eval_best(),
             step: digest.step,
             total_steps: digest.total_steps,
@@ -109,9 +119,15 @@ impl Summary {
             updated: digest.latest,
             trainer_started: worker.as_ref().map_or(digest.first, |w| w.started),
             worst: digest.worst().cloned(),
+            findings: digest.grave().count(),
             host: worker.as_ref().map(|w| w.host.clone()),
             pid: worker.map(|w| w.pid),
         }
+    }
+
+    /// Of the steps, rounded down: 100 only when all are done.
+    pub fn percent(&self) -> Option<u64> {
+        (self.total_steps > 0).then(|| (self.step * 100 / self.total_steps).min(100))
     }
 
     /// `412/1,218`, or the step alone while the total is not known.

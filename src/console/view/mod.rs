@@ -1,5 +1,7 @@
 //! Drawing: the model becomes cells. One file a page or pane; nothing here changes the model.
 
+mod ascii;
+pub mod chrome;
 pub mod help;
 pub mod log;
 pub mod palette;
@@ -9,6 +11,7 @@ pub mod run;
 pub mod start;
 
 use super::model::{Model, Page};
+use super::theme::Glyphs;
 use ratatui::Frame;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -24,7 +27,24 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    match m.page() {
+    let below = m.pages.len().checked_sub(2).map(|i| m.pages[i]);
+    if let (Page::Palette, Some(below)) = (m.page(), below) {
+        page(m, below, area, buf);
+    }
+    page(m, m.page(), area, buf);
+    let footer = match m.page() {
+        Page::Run => run::footer_rows(area),
+        _ if area.height > chrome::FOOTER => chrome::FOOTER,
+        _ => 0,
+    };
+    chrome::overlay(buf, area, area.bottom().saturating_sub(footer), m);
+    if m.theme.glyphs == Glyphs::Ascii {
+        ascii::degrade(buf, area);
+    }
+}
+
+fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {
+    match page {
         Page::Start => start::render(m, area, buf),
         Page::Run => run::render(m, area, buf),
         Page::Palette => palette::render(m, area, buf),
@@ -34,16 +54,32 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
     }
 }
 
+/// Lines of the page that scrolls, if one is on top.
+pub fn pager_lines(m: &Model) -> usize {
+    match m.page() {
+        Page::Help => help::lines(m, m.width).len(),
+        Page::Log => log::lines(m, m.width).len(),
+        Page::Rows => rows::lines(m, m.width).len(),
+        _ => 0,
+    }
+}
+
 /// The page on top as plain text, `width` by `height`, without trailing spaces.
 pub fn snapshot(m: &Model, width: u16, height: u16) -> String {
+    cut_out(m, width, height, Rect::new(0, 0, width, height))
+}
+
+/// The part of that text which lies in `part`.
+pub fn cut_out(m: &Model, width: u16, height: u16, part: Rect) -> String {
     let area = Rect::new(0, 0, width, height);
     let mut buf = Buffer::empty(area);
     render(m, area, &mut buf);
+    let part = part.intersection(area);
     let mut out = String::new();
-    for y in 0..height {
+    for y in part.y..part.bottom() {
         let mut line = String::new();
         let mut skip = 0;
-        for x in 0..width {
+        for x in part.x..part.right() {
             if skip > 0 {
                 skip -= 1;
                 continue;

@@ -24,7 +24,13 @@ impl<'b> Pen<'b> {
     pub fn put(&mut self, text: impl AsRef<str>, style: Style) -> &mut Self {
         if self.x < self.end {
             let room = usize::from(self.end - self.x);
-            (self.x, _) = self.buf.set_stringn(self.x, self.y, clean(text.as_ref()), room, style);
+            let from = self.x;
+            (self.x, _) = self.buf.set_stringn(from, self.y, clean(text.as_ref()), room, style);
+            // What stood here before gives its style up too.
+            for x in from..self.x {
+                let cell = &mut self.buf[(x, self.y)];
+                cell.set_style(Style::reset()).set_style(style);
+            }
         }
         self
     }

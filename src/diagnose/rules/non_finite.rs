@@ -11,7 +11,7 @@ pub const NAME: &str = "non_finite";
 const CALM: usize = 10;
 
 pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
-    let bad = |s: &crate::run::event::Step| !s.loss.is_finite() || !s.grad_norm.is_finite();
+    let bad = |s: &crate::train::event::Step| !s.loss.is_finite() || !s.grad_norm.is_finite();
     let recent = h.last(if open.is_some() { CALM } else { 1 });
     let (step, first) = recent.iter().find(|(_, s)| bad(s))?;
     let which = match (first.loss.is_finite(), first.grad_norm.is_finite()) {

@@ -5,7 +5,7 @@ use crate::diagnose::{
     preflight::{Preflight, share},
 };
 use crate::recipe::Method;
-use crate::recipe::guidance::row;
+use crate::recipe::guidance::{row, thousands};
 use crate::train::event::{Finding, Severity};
 use std::collections::HashSet;
 
@@ -55,22 +55,22 @@ pub fn duplicates(p: &Preflight<'_>) -> Vec<Finding> {
             again.push(e.row);
         }
     }
-    let Some(first) = again.first() else {
+    let near = p.near_duplicates.unwrap_or(0);
+    let rows = p.examples.len();
+    if again.is_empty() && near == 0 {
         let mut f = finding(DUPLICATES, Severity::Passed, "no row comes twice", row::REPEATS);
-        f.evidence = share(0, p.examples.len(), "rows");
+        f.evidence = format!("{} rows", thousands(rows as u64));
         return vec![f];
-    };
-    let many = again.len() as f64 / p.examples.len() as f64 > MANY;
-    let mut f = finding(
-        DUPLICATES,
-        if many { Severity::Warning } else { Severity::Note },
-        "rows come more than once",
-        row::REPEATS,
-    );
-    f.evidence = format!(
-        "{} repeat an earlier one token for token, the first row {first}.",
-        share(again.len(), p.examples.len(), "rows")
-    );
+    }
+    let many = (again.len() as u64).max(near) as f64 / rows as f64 > MANY;
+    let severity = if many { Severity::Warning } else { Severity::Note };
+    let mut f = finding(DUPLICATES, severity, "rows come more than once", row::REPEATS);
+    let exact = again.first().map(|first| {
+        format!("{} repeat an earlier one token for token, the first row {first}.", share(again.len(), rows, "rows"))
+    });
+    let alike = (near > again.len() as u64)
+        .then(|| format!("{} rows repeat an earlier one but for case and punctuation.", thousands(near)));
+    f.evidence = [exact, alike].into_iter().flatten().collect::<Vec<_>>().join(" ");
     f.cause = "Repeated rows are learnt by heart first.".into();
     vec![f]
 }

@@ -20,7 +20,7 @@ pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
     if h.now() < limit.saturating_sub(1) {
         return None;
     }
-    let speed = |steps: &[(u64, crate::run::event::Step)]| -> Vec<f64> {
+    let speed = |steps: &[(u64, crate::train::event::Step)]| -> Vec<f64> {
         steps.iter().map(|(_, s)| s.tokens_per_second).filter(|v| v.is_finite() && *v > 0.0).collect()
     };
     let recent = speed(h.last(RECENT));

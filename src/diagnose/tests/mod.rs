@@ -4,7 +4,7 @@ mod live;
 mod rows;
 
 use crate::recipe::{Recipe, parse};
-use crate::run::event::*;
+use crate::train::event::*;
 
 pub fn recipe(more: &str) -> Recipe {
     let text = format!("[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"a\"\n[lora]\n{more}");

@@ -2,7 +2,7 @@ use super::recipe;
 use crate::data::batch::Example;
 use crate::diagnose::{Preflight, blocked, preflight};
 use crate::recipe::Recipe;
-use crate::run::event::{Finding, Severity};
+use crate::train::event::{Finding, Severity};
 
 const BOS: u32 = 1;
 const USER: u32 = 2;
@@ -53,6 +53,7 @@ fn run(recipe: &Recipe, examples: &[Example], template: &str, own: Option<&str>)
         encode: &encode,
         template: Some(template),
         own_template: own,
+        near_duplicates: None,
     })
 }
 
@@ -219,4 +220,24 @@ fn plain_text_is_judged_by_its_ends_and_labels_only() {
     let list = run(&r, &rows, TEMPLATE, None);
     assert_eq!(found(&list, "stop_token").evidence, "1/1 texts");
     assert!(list.iter().all(|f| f.severity == Severity::Passed), "{list:#?}");
+}
+
+#[test]
+fn near_duplicates_that_were_counted_are_named() {
+    let r = recipe("");
+    let rows = chats(120);
+    let decode = |_: &[u32]| String::new();
+    let encode = |_: &str| vec![7];
+    let list = preflight(&Preflight {
+        recipe: &r,
+        examples: &rows,
+        end_ids: &[END],
+        bos_id: None,
+        decode: &decode,
+        encode: &encode,
+        template: None,
+        own_template: None,
+        near_duplicates: Some(1_912),
+    });
+    assert_eq!(found(&list, "duplicates").evidence, "1,912 rows repeat an earlier one but for case and punctuation.");
 }

@@ -45,12 +45,12 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         if row >= body.height {
             break;
         }
-        let room = usize::from(body.width.saturating_sub(5));
+        let room = usize::from(body.width.saturating_sub(4));
         let gap = room.saturating_sub(title.width() + evidence.width());
         let mut pen = Pen::at(buf, body, row);
-        pen.gap(2).put("✓", t.pass).gap(1).put(fit(title, room), t.text);
+        pen.gap(2).put("✓", t.pass).gap(1).put(fit(&title, room), t.text);
         if gap >= 2 && !evidence.is_empty() {
-            pen.right(evidence, t.dim, 1);
+            pen.right(evidence, t.dim, 0);
         }
         row += 1;
     }
@@ -77,7 +77,7 @@ fn finding(
     let with_since = f.title.width() + since.width() + 3 <= room;
     pen.put(fit(&f.title, room), t.strong());
     if with_since {
-        pen.right(&since, t.dim, 1);
+        pen.right(&since, t.dim, 0);
     }
     let mut row = top + 1;
     let width = usize::from(body.width.saturating_sub(5));

@@ -1,9 +1,10 @@
 //! The bottom of the page: a rule, the status line, and the keys of the focused pane.
 
 use crate::console::format;
-use crate::console::keymap::{Context, contexts};
-use crate::console::model::Model;
+use crate::console::keymap::{Context, contexts_of};
+use crate::console::model::{Model, Page};
 use crate::console::run_page::RunPage;
+use crate::console::view::chrome;
 use crate::console::view::pen::{Pen, fit};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -13,33 +14,8 @@ pub fn rule(m: &Model, area: Rect, row: u16, buf: &mut Buffer) {
     Pen::at(buf, area, row).fill('─', m.theme.dim, 0);
 }
 
-/// A question or an answer, if there is one; it takes the status line's place.
-pub fn word(m: &Model, area: Rect, row: u16, buf: &mut Buffer) -> bool {
-    let t = &m.theme;
-    let mut pen = Pen::at(buf, area, row);
-    let width = usize::from(area.width.saturating_sub(2));
-    if let Some(c) = &m.confirm {
-        let keys = "   y yes   any other key no";
-        pen.gap(1).put(fit(&c.question, width.saturating_sub(keys.len())), t.strong()).put(keys, t.dim);
-        return true;
-    }
-    if let Some(n) = &m.notice {
-        let text = n.text.replace("\n  → ", "; ").replace('\n', " ");
-        pen.gap(1);
-        if n.error {
-            pen.put("✕ ", t.error);
-        }
-        pen.put(fit(&text, width.saturating_sub(2)), t.text);
-        return true;
-    }
-    false
-}
-
 /// The step under the cursor, or the last; and the newest checkpoint.
 pub fn status(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
-    if word(m, area, row, buf) {
-        return;
-    }
     let t = &m.theme;
     let mut pen = Pen::at(buf, area, row);
     if let Some(p) = page.run.point(page.cursor_step()) {
@@ -73,9 +49,10 @@ pub fn status(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer)
     }
 }
 
-/// At most six keys of the innermost context, then `: ? q`, always in the same place.
+/// At most six keys of the pane, then `: ? q`, always in the same place.
 pub fn keys(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
     let t = &m.theme;
+    let bottom = Rect { height: row + 1, ..area };
     if let Some(typing) = &page.input {
         let mut pen = Pen::at(buf, area, row);
         pen.gap(1);
@@ -89,39 +66,17 @@ pub fn keys(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
         return;
     }
     let leave = match (page.run.start.demo, page.folder.is_some() && !super::header::over(page)) {
+        _ if area.width < 120 => "leave",
         (true, true) => "leave (ends the demo)",
         (false, true) => "leave (run goes on)",
         _ => "leave",
     };
-    let mut tail = vec![(":", "commands"), ("?", "keys"), ("q", leave)];
-    if area.width < 120 {
-        tail[2].1 = "leave";
-    }
-    if area.width < 60 {
-        tail = vec![(":", ""), ("?", "keys"), ("q", "leave")];
-    }
-    let width = |entries: &[(&str, &str)]| -> u16 {
-        entries.iter().map(|(k, w)| (k.width() + w.width() + 1 + 3) as u16).sum::<u16>().saturating_sub(2)
-    };
-    let start = area.right().saturating_sub(width(&tail));
-    let contexts = contexts(m);
     let mut entries: Vec<(String, &str)> = Vec::new();
     if page.folder.is_none() {
         entries.push(("space".into(), "start"));
     }
-    for context in contexts.iter().rev().filter(|c| **c != Context::Any) {
+    for context in contexts_of(m, Page::Run).iter().rev().filter(|c| **c != Context::Any) {
         entries.extend(m.keymap.footer(*context));
     }
-    let mut pen = Pen::at(buf, area, row);
-    pen.gap(1);
-    for (key, word) in entries.iter().take(6) {
-        if pen.x + (key.width() + word.width() + 2) as u16 > start {
-            break;
-        }
-        pen.put(key, t.text).gap(1).put(word, t.dim).gap(3);
-    }
-    pen.to(start);
-    for (key, word) in tail {
-        pen.put(key, t.text).gap(1).put(word, t.dim).gap(if word.is_empty() { 1 } else { 3 });
-    }
+    chrome::keys(buf, bottom, &entries, &[(":", "commands"), ("?", "keys"), ("q", leave)], t);
 }

@@ -45,8 +45,15 @@ pub fn bar(done: f64, width: usize) -> (String, String) {
 fn progress(page: &RunPage) -> (String, f64) {
     let (step, total) = (page.run.step_number(), page.run.start.total_steps);
     let total_text = if total == 0 { UNKNOWN.to_string() } else { format::thousands(total) };
-    let text = format!("{:>w$}/{total_text}", format::thousands(step), w = total_text.width());
+    // Padded to its longest, so that nothing beside it moves.
+    let text = format!("{}/{total_text}", format::thousands(step));
+    let text = format!("{text:<w$}", w = total_text.width() * 2 + 1);
     (text, if total == 0 { 0.0 } else { step as f64 / total as f64 })
+}
+
+/// Rounded, but 100 only when all is done.
+fn percent(done: f64) -> u64 {
+    if done < 1.0 { ((done * 100.0).round() as u64).min(99) } else { 100 }
 }
 
 /// Time left while it runs, time taken when it is over.
@@ -88,7 +95,7 @@ pub fn wide(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let (full, rest) = bar(done, usize::from(area.width / 4));
     let mut pen = Pen::at(buf, area, 1);
     pen.gap(1).put("step ", t.dim).put(&steps, t.strong()).gap(1).put(full, t.accent).put(rest, t.dim);
-    pen.put(format!("{:>4.0}%", (done * 100.0).floor()), t.text).gap(3);
+    pen.put(format!("{:>4}%", percent(done)), t.text).gap(3);
     let epochs = run.start.num_train_epochs;
     if epochs > 0.0 {
         let now = run.last().map_or(0.0, |s| s.epoch);
@@ -116,29 +123,31 @@ pub fn narrow(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let (steps, done) = progress(page);
     let (label, time) = time_words(page);
     let end = format!("{label} {time:<7}");
-    let percent = format!("{:>3.0}%", (done * 100.0).floor());
+    let percent = format!("{:>3}%", percent(done));
+    let steps = steps.trim_end();
+    // Name, bar and word give way to the numbers, in that order of width.
+    let mut room =
+        usize::from(area.width).saturating_sub(1 + 2 + steps.width() + 1 + percent.width() + 1 + end.width());
+    let worded = room > word.width() + 1;
+    room = room.saturating_sub(if worded { word.width() + 2 } else { 0 });
+    let name = fit(&page.name, room.saturating_sub(10).min(24));
+    let named = room >= 18 && !name.is_empty();
+    room = room.saturating_sub(if named { name.width() + 2 } else { 0 });
     let mut pen = Pen::at(buf, area, 0);
     pen.gap(1);
-    // Name, word and bar give way to the numbers, in that order.
-    let numbers = steps.width() + percent.width() + end.width() + 3;
-    let room = usize::from(area.width.saturating_sub(3));
-    let mut left = room.saturating_sub(numbers + 2);
-    if left >= word.width() + 1 + 10 {
-        let name = fit(&page.name, (left - word.width() - 3).min(24));
-        left -= name.width() + 2;
+    if named {
         pen.put(&name, t.strong()).gap(2);
     }
     pen.put(sign, style).gap(1);
-    if left > word.width() {
-        left -= word.width() + 1;
+    if worded {
         pen.put(word, style).gap(if area.width >= 60 { 2 } else { 1 });
     }
-    pen.put(&steps, t.strong()).gap(1);
-    if left >= 10 {
-        let (full, rest) = bar(done, (left - 6).min(40));
+    pen.put(steps, t.strong()).gap(1);
+    if room >= 8 {
+        let (full, rest) = bar(done, (room - 4).min(60));
         pen.put(full, t.accent).put(rest, t.dim);
     }
-    pen.put(&percent, t.text).gap(1).right(&end, t.strong(), 0);
+    pen.put(&percent, t.text).right(&end, t.strong(), 0);
 }
 
 /// One vital number: label, text, style, columns it takes on the wide page.
@@ -174,6 +183,9 @@ fn memory_text(page: &RunPage, between: &str) -> String {
 }
 
 fn findings(page: &RunPage, t: &Theme, short: bool) -> (String, Style) {
+    if page.run.start.total_steps == 0 {
+        return (UNKNOWN.into(), t.text);
+    }
     let open = page.run.open();
     let count = |s: Severity| open.iter().filter(|f| f.severity == s).count();
     let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
@@ -265,7 +277,11 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
         }
         pen.right(&finding, finding_style, 0);
     } else {
-        pen.put(format!("{loss:>6}"), t.strong()).gap(1).put("◆", t.dim).put(format!("{eval:>5}"), t.text);
+        pen.gap(u16::from(area.width >= 40))
+            .put(format!("{loss:>6}"), t.strong())
+            .gap(1)
+            .put("◆", t.dim)
+            .put(format!("{eval:>5}"), t.text);
         pen.gap(1)
             .put(format!("{rate:>7}"), t.text)
             .gap(1)

@@ -54,7 +54,7 @@ fn prepare(page: &RunPage, area: Rect) -> (Series, Axis) {
     let cloud = shown().step_by(1 + series.points.len() / 4000);
     let range = robust_range(shown().map(|p| p.smooth).chain(evals().map(|e| e.1)), cloud.map(|p| p.raw));
     let (low, high) = range.unwrap_or((0.0, 1.0));
-    let most = usize::from(area.height.saturating_sub(4) / 4).clamp(3, 7);
+    let most = usize::from(area.height.saturating_sub(3) * 2 / 5).clamp(3, 6);
     (series, Axis::round(low, high, most, page.chart.log && low > 0.0))
 }
 
@@ -89,7 +89,7 @@ fn plot(m: &Model, page: &RunPage, s: &Series, y: &Axis, area: Rect, buf: &mut B
     let left = gutter + label_width + 1;
     let below = match area.height {
         0..5 => 0,
-        5..12 => 2,
+        5..16 => 2,
         _ => 3,
     };
     let rows = area.height.saturating_sub(below);
@@ -97,7 +97,8 @@ fn plot(m: &Model, page: &RunPage, s: &Series, y: &Axis, area: Rect, buf: &mut B
         return;
     }
     let inner = Rect { x: area.x + left, y: area.y, width: area.width - left, height: rows };
-    for (v, label) in &labels {
+    let empty = s.points.is_empty() && s.evals.is_empty();
+    for (v, label) in labels.iter().filter(|_| !empty) {
         let row = ((1.0 - y.place(*v)) * f64::from(rows - 1)).round();
         if (0.0..f64::from(rows)).contains(&row) {
             Pen::at(buf, area, row as u16).gap(gutter + label_width - label.width() as u16).put(label, t.dim);
@@ -117,7 +118,7 @@ fn plot(m: &Model, page: &RunPage, s: &Series, y: &Axis, area: Rect, buf: &mut B
         }
     }
     canvas.render(inner, buf, &[t.dim, t.text, t.accent], t.glyphs);
-    if s.points.is_empty() && s.evals.is_empty() && rows > 2 {
+    if empty && rows > 2 {
         let word = if page.folder.is_none() { "space starts the run" } else { "waiting for the first step" };
         let at = inner.width.saturating_sub(word.width() as u16) / 2;
         Pen::at(buf, inner, rows / 2).gap(at).put(word, t.dim);
@@ -176,11 +177,19 @@ fn draw_series(canvas: &mut Canvas, s: &Series, y: &Axis) {
             continue;
         }
         let here = (to_x(x).round() as i64, to_y(v));
-        canvas.line(previous.unwrap_or(here), here, EVAL);
+        dotted(canvas, previous.unwrap_or(here), here);
         previous = Some(here);
     }
     for &(x, v) in s.evals.iter().filter(|e| e.0 >= s.low && e.0 <= s.high && e.1.is_finite()) {
         canvas.mark(to_x(x).round() as i64, to_y(v), '◆', EVAL);
+    }
+}
+
+/// The way between two evaluations: every third dot, since nothing was measured there.
+fn dotted(canvas: &mut Canvas, from: (i64, i64), to: (i64, i64)) {
+    for x in (from.0..to.0).step_by(3) {
+        let share = (x - from.0) as f64 / (to.0 - from.0) as f64;
+        canvas.dot(x, from.1 + ((to.1 - from.1) as f64 * share).round() as i64, EVAL);
     }
 }
 
@@ -208,10 +217,10 @@ fn x_axis(
         }
     };
     page.run.checkpoints.iter().for_each(|c| at(c.step, 1, '○', t.text));
-    page.run.changes.iter().for_each(|c| at(c.step, 2, '△', t.text));
+    page.run.changes.iter().for_each(|c| at(c.step, 3, '△', t.text));
     for f in page.run.findings.iter().filter(|f| f.severity > Severity::Note) {
         let (rank, symbol, style) = match (f.resolved, f.severity) {
-            (true, _) => (3, '▲', t.dim),
+            (true, _) => (2, '▲', t.dim),
             (_, Severity::Error) => (5, '✕', t.error),
             _ => (4, '▲', t.warn),
         };
@@ -223,7 +232,10 @@ fn x_axis(
     if let Some(c) = page.chart.cursor.and_then(|c| column(series::x_of(page, page.chart.axis, c))) {
         Pen::at(buf, below, row).gap(c).put("┴", t.accent);
     }
-    let ticks = Axis::exact(s.low, s.high, usize::from(inner.width / 18).clamp(2, 8)).ticks;
+    if s.points.is_empty() && s.evals.is_empty() {
+        return;
+    }
+    let ticks = Axis::exact(s.low, s.high, usize::from(inner.width / 16).clamp(2, 8)).ticks;
     let mut free = 0;
     for v in ticks {
         let Some(c) = column(v) else { continue };
@@ -269,6 +281,13 @@ fn legend(m: &Model, page: &RunPage, area: Rect, left: u16, row: u16, buf: &mut 
     }
 }
 
+/// The top of a line's scale: what nineteen in twenty columns stay below, so that the first steps do not flatten it.
+fn most_of(columns: &[Option<f64>]) -> Option<f64> {
+    let mut v: Vec<f64> = columns.iter().flatten().copied().collect();
+    v.sort_unstable_by(f64::total_cmp);
+    v.get(v.len().saturating_sub(1) * 19 / 20).copied()
+}
+
 /// The other metrics, one line each: the number first, then its course, then what is usual for it.
 pub fn sparklines(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
@@ -288,12 +307,10 @@ pub fn sparklines(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         let top = columns.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
         let lowest = columns.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         let (low, high) = match metric {
-            Metric::Loss | Metric::Grad => robust_range(std::iter::empty(), columns.iter().flatten().copied())
-                .filter(|(a, b)| b > a)
-                .unwrap_or((lowest, top)),
-            _ => (0.0, top.max(1e-12) * 1.1),
+            Metric::Loss | Metric::Grad => (lowest, most_of(&columns).unwrap_or(top)),
+            _ => (0.0, top.max(1e-12) * 1.35),
         };
-        pen.put(spark(&columns, low, high), if marked { t.accent } else { t.text });
+        pen.put(spark(&columns, low, high), if marked { t.accent } else { t.dim });
         if noted > 0 {
             pen.gap(3).put(&note, t.dim);
         }

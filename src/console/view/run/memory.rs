@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 
 /// Rows that the pane would fill.
 pub fn height(page: &RunPage) -> u16 {
-    page.run.memory.components.len() as u16 + 8
+    page.run.memory.components.len() as u16 + 7
 }
 
 pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
@@ -21,17 +21,17 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let card = reading.source.starts_with("nvml") || page.run.start.device.starts_with("cuda");
     let source = if reading.source.is_empty() { "host" } else { &reading.source };
     title(m, page, Pane::Memory, Pane::Memory.name(), &[(source.to_string(), t.dim)], area, buf);
-    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(70), ..area };
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(76), ..area };
 
     let (used, total) = memory_now(page);
     let numbers = format!("{:>5} / {} GiB", used.map_or(UNKNOWN.into(), gib), total.map_or(UNKNOWN.into(), gib));
     let label = if card { "card  " } else { "host  " };
-    let width = usize::from(body.width).saturating_sub(2 + label.len() + 2 + numbers.width() + 2);
+    let width = usize::from(body.width).saturating_sub(2 + label.len() + 1 + numbers.width());
     let share = used.zip(total).map_or(0.0, |(u, t)| u as f64 / t.max(1) as f64);
     let full = ((share * width as f64).round() as usize).clamp(usize::from(used.is_some()).min(width), width);
     let mut pen = Pen::at(buf, body, 0);
     pen.gap(2).put(label, t.dim).put("█".repeat(full), if share > 0.95 { t.warn } else { t.accent });
-    pen.put("░".repeat(width - full), t.dim).gap(2).put(numbers, t.text);
+    pen.put("░".repeat(width - full), t.dim).gap(1).put(numbers, t.text);
 
     let peak = memory.peak.into_iter().chain(used).max();
     let mut pen = Pen::at(buf, body, 1);
@@ -41,7 +41,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     }
 
     let right = |text: &str, width: usize| format!("{}{text}", " ".repeat(width.saturating_sub(text.width())));
-    let name = usize::from(body.width).saturating_sub(2 + 11 + 11 + 8);
+    let column = if body.width >= 54 { 11 } else { 9 };
+    let name = usize::from(body.width).saturating_sub(2 + 2 * column + 7);
     let small = memory.components.iter().any(|c| c.estimate.or(c.measured).is_some_and(|b| b < 100 << 20));
     // A small model's parts would all read 0.0 in GiB.
     let (unit, number): (_, fn(u64) -> String) = if small && used.is_none_or(|u| u < 8 << 30) {
@@ -55,7 +56,10 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         return;
     }
     let mut pen = Pen::at(buf, body, row);
-    pen.gap(2).put(format!("{unit:<name$}"), t.dim).put(right("estimate", 11), t.dim).put(right("measured", 11), t.dim);
+    pen.gap(2)
+        .put(format!("{unit:<name$}"), t.dim)
+        .put(right("estimate", column), t.dim)
+        .put(right("measured", column), t.dim);
     row += 1;
     let sum = |f: fn(&Component) -> Option<u64>| {
         let known: Vec<u64> = memory.components.iter().filter_map(f).collect();
@@ -75,11 +79,11 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         let mut pen = Pen::at(buf, body, row);
         let text = |b: Option<u64>| b.map_or(UNKNOWN.to_string(), number);
         pen.gap(2).put(format!("{:<name$}", fit(&c.name, name)), style);
-        pen.put(right(&text(c.estimate), 11), style).put(right(&text(c.measured), 11), style);
+        pen.put(right(&text(c.estimate), column), style).put(right(&text(c.measured), column), style);
         if let Some((e, v)) = c.estimate.zip(c.measured) {
             let off = (v as f64 / e.max(1) as f64 - 1.0) * 100.0;
             if off.abs() >= 1.0 && off.abs() < 1000.0 {
-                pen.put(right(&format!("{off:+.0} %"), 8), t.dim);
+                pen.put(right(&format!("{off:+.0} %"), 7), t.dim);
             }
         }
         row += 1;

@@ -33,6 +33,18 @@ pub enum Form {
     Five,
 }
 
+/// Tabs have a status line from this height on.
+const ROOMY: u16 = 28;
+
+/// Rows at the bottom that a notice leaves alone: the keys, and their rule where no status line lies between.
+pub fn footer_rows(area: Rect) -> u16 {
+    match form(area.width, area.height) {
+        Form::Vitals => u16::from(area.height >= 4),
+        Form::Tabs if area.height < ROOMY => 2,
+        _ => 1,
+    }
+}
+
 /// The form for a terminal of this size.
 pub fn form(width: u16, height: u16) -> Form {
     match (width, height) {
@@ -68,10 +80,11 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
     }
     let rail = match form {
         Form::Five => (body.width * 7 / 20).clamp(56, 76),
-        _ => (body.width / 3).clamp(44, 50),
+        _ => (body.width * 2 / 5).clamp(48, 54),
     };
     let left = Rect { width: body.width - rail - 2, ..body };
-    let right = Rect { x: left.right() + 2, width: rail, ..body };
+    // One column stays free at the right edge, as at the left.
+    let right = Rect { x: left.right() + 2, width: rail - 1, ..body };
     let extra = body.height.saturating_sub(38);
     let low = match form {
         Form::Five => 12 + extra * 2 / 5 - 38u16.saturating_sub(body.height).min(5),
@@ -88,10 +101,17 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
             out.push((Pane::Recipe, Rect { y: right.y + memory + 1, height: upper - memory - 1, ..right }));
             out.push((Pane::Diagnostics, under(right)));
         }
-        // The rail holds memory and diagnostics; the recipe takes memory's place when it has the focus.
+        // The rail holds memory and diagnostics, and the recipe where there is room; focused, it takes memory's place.
         _ => {
-            let top = if page.focus == Pane::Recipe { Pane::Recipe } else { Pane::Memory };
-            out.push((top, over(right)));
+            let (memory, all) = (memory::height(page), over(right));
+            if page.focus == Pane::Recipe {
+                out.push((Pane::Recipe, all));
+            } else if memory + 6 <= upper {
+                out.push((Pane::Memory, Rect { height: memory, ..all }));
+                out.push((Pane::Recipe, Rect { y: all.y + memory + 1, height: upper - memory - 1, ..all }));
+            } else {
+                out.push((Pane::Memory, all));
+            }
             out.push((Pane::Diagnostics, under(right)));
         }
     }
@@ -102,7 +122,7 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
 fn frame(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     header::wide(m, page, area, buf);
     header::vitals(m, page, Rect { y: area.y + 3, height: 2, ..area }, buf);
-    hint::render(m, page, area, 5, buf);
+    hint::render(m, page, area, area.height - 4, buf);
     footer::rule(m, area, area.height - 3, buf);
     footer::status(m, page, area, area.height - 2, buf);
     footer::keys(m, page, area, area.height - 1, buf);
@@ -136,19 +156,16 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     header::narrow(m, page, area, buf);
     header::vitals_line(m, page, area, 1, buf);
     tab_row(m, page, area, buf);
-    let roomy = area.height >= 28;
+    let roomy = area.height >= ROOMY;
     let bottom = area.height - if roomy { 3 } else { 2 };
     footer::rule(m, area, bottom, buf);
     if roomy {
         footer::status(m, page, area, bottom + 1, buf);
     }
     footer::keys(m, page, area, area.height - 1, buf);
-    // One row above the rule is free: for a question, an answer, or the demo's hint.
+    // One row above the rule is free: for the demo's hint, or what the overlay says.
     let free = bottom - 1;
-    let spoken = !roomy && footer::word(m, area, free, buf);
-    if !spoken {
-        hint::render(m, page, area, free, buf);
-    }
+    hint::render(m, page, area, free, buf);
     let body = Rect { y: area.y + 3, height: free.saturating_sub(3), ..area };
     if page.focus != Pane::Loss {
         // The pane's own title row would repeat the tab: its right half stays.
@@ -172,13 +189,27 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     }
 }
 
+/// The tab under a column of the tab row.
+pub fn tab_at(page: &RunPage, column: u16) -> Option<Pane> {
+    let mut x = 0;
+    Pane::ALL.into_iter().find(|p| {
+        let from = x;
+        x += tab_name(page, *p).width() as u16 + 5;
+        (from..x).contains(&column)
+    })
+}
+
+fn tab_name(page: &RunPage, pane: Pane) -> &'static str {
+    if pane == Pane::Loss { series::label(page, page.chart.metric) } else { pane.name() }
+}
+
 fn tab_row(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
     let mut pen = Pen::at(buf, area, 2);
     for pane in Pane::ALL {
         let focused = pane == page.focus;
         let style = if focused { t.focus() } else { t.dim };
-        let name = if pane == Pane::Loss { series::label(page, page.chart.metric) } else { pane.name() };
+        let name = tab_name(page, pane);
         pen.put(if focused { "▌ " } else { "  " }, t.accent).put(format!("{} {name} ", pane.number()), style);
     }
     if page.focus == Pane::Loss {
@@ -196,7 +227,7 @@ fn vitals(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     if height >= 4 {
         footer::keys(m, page, area, height - 1, buf);
     }
-    if height >= 3 && !footer::word(m, area, 2.max(height.saturating_sub(2)), buf) {
+    if height >= 3 {
         diagnostics::line(m, page, area, 2.max(height.saturating_sub(2)), buf);
     }
     if height >= 8 {

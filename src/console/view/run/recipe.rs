@@ -20,7 +20,7 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         (_, false) => vec![("all fields, i edits".to_string(), t.dim)],
     };
     title(m, page, Pane::Recipe, Pane::Recipe.name(), &words, area, buf);
-    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), width: area.width.min(110), ..area };
+    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
     let fields = fields::shown(page);
     let focused = page.focus == Pane::Recipe;
     let selected = page.recipe.selected.min(fields.len().saturating_sub(1));
@@ -28,7 +28,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let foot = if body.height >= 5 { 2 } else { 0 };
     let rows = usize::from(body.height.saturating_sub(foot));
     let first = selected.saturating_sub(rows.saturating_sub(2)).min(fields.len().saturating_sub(rows));
-    let columns = Columns::of(&fields, body.width);
+    let shown = &fields[first..(first + rows).min(fields.len())];
+    let columns = Columns::of(shown, body.width);
     if fields.is_empty() {
         let words = if page.recipe.diff { "nothing differs" } else { "the recipe cannot be read" };
         Pen::at(buf, body, 0).gap(2).put(words, t.dim);
@@ -49,9 +50,10 @@ struct Columns {
 impl Columns {
     fn of(fields: &[Field], width: u16) -> Self {
         let room = usize::from(width).saturating_sub(6);
-        let label = fields.iter().map(|f| f.label.width()).max().unwrap_or(0).clamp(17, (room / 2).max(18));
-        let longest = fields.iter().map(|f| f.value.width()).max().unwrap_or(0);
-        Self { label, value: longest.clamp(14, room.saturating_sub(label + 18).clamp(14, 40)) }
+        // Notes keep about 16 columns; a long value is cut, and shown whole while it is edited.
+        let longest = |f: fn(&Field) -> &String| fields.iter().map(|x| f(x).width()).max().unwrap_or(0);
+        let label = longest(|f| &f.label).clamp(17, (room / 2).max(18));
+        Self { label, value: longest(|f| &f.value).clamp(13, room.saturating_sub(label + 20).clamp(13, 44)) }
     }
 }
 
@@ -70,7 +72,7 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
         super::typed(&mut pen, &typing.input, t);
         let note = f.note.text.as_str();
         if usize::from(pen.room()) > note.width() + 3 {
-            pen.right(note, t.dim, 1);
+            pen.right(note, t.dim, 0);
         }
         return;
     }
@@ -81,7 +83,14 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
         pen.put("▲ ", t.warn);
     }
     let room = usize::from(pen.room());
-    pen.put(fit(&f.note.text, room), t.dim);
+    let wide = room > 50;
+    pen.put(fit(&f.note.text, if wide { 26 } else { room }), t.dim);
+    if wide {
+        // Alone on a wide screen, every field says what it is for.
+        pen.to(start + c.value as u16 + 3 + 28);
+        let room = usize::from(pen.room());
+        pen.put(fit(&f.help, room), t.dim);
+    }
 }
 
 fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: &mut Buffer) {

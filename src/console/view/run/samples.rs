@@ -49,41 +49,49 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         return;
     }
     let room = body.height.saturating_sub(foot + u16::from(body.height >= 7));
-    row = prompts(t, page, body, row, room, buf);
-    let _ = row;
+    prompts(t, page, body, row, room, buf);
     if foot == 1 {
         footer(t, page, body, buf);
     }
 }
 
-/// Prompts from the first shown, until the room is used up. Returns the next free row.
-fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: &mut Buffer) -> u16 {
+/// Prompts from the first shown, until the room is used up.
+fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: &mut Buffer) {
     let later = page.sample_step().unwrap_or(0);
-    let shown = page.run.prompts.iter().skip(page.samples.first.min(page.run.prompts.len() - 1));
-    let left = page.run.prompts.len() - page.samples.first.min(page.run.prompts.len() - 1);
-    // Two lines an answer where that leaves room for the prompts, else one.
-    let lines = if usize::from(room) >= 6 * left.min(2) || left == 1 { 2 } else { 1 };
-    for history in shown {
+    let first = page.samples.first.min(page.run.prompts.len() - 1);
+    // Each prompt takes its line and one line an answer; what room is left lets the first answers be longer.
+    let mut shown: Vec<(&PromptHistory, Vec<&At<Sample>>)> = Vec::new();
+    let mut used = row;
+    for history in &page.run.prompts[first..] {
         let last = history.at(later).or(history.draws.first());
-        let first = history.draws.first().filter(|f| last.is_some_and(|l| l.step != f.step));
-        let need = 1 + first.map_or(0, |_| 1) + 1;
-        if row + need > room {
+        let before = history.draws.first().filter(|f| last.is_some_and(|l| l.step != f.step));
+        let draws: Vec<_> = before.into_iter().chain(last).collect();
+        let need = 1 + draws.len() as u16;
+        if used + need > room {
             break;
         }
-        Pen::at(buf, body, row)
-            .gap(2)
-            .put("› ", t.dim)
-            .put(fit(&history.prompt, usize::from(body.width.saturating_sub(5))), t.strong());
+        used += need + 1;
+        shown.push((history, draws));
+    }
+    let mut spare = (room + 1).saturating_sub(used);
+    // The later answer is what a person looks for: it is given room first.
+    let mut lines: Vec<Vec<u16>> = shown.iter().map(|(_, draws)| vec![1; draws.len()]).collect();
+    for (i, (_, draws)) in shown.iter().enumerate() {
+        for (j, draw) in draws.iter().enumerate().rev() {
+            let more = (needed(draw, t, body) - 1).min(spare).min(3);
+            lines[i][j] += more;
+            spare -= more;
+        }
+    }
+    for ((history, draws), lines) in shown.into_iter().zip(lines) {
+        let width = usize::from(body.width.saturating_sub(5));
+        Pen::at(buf, body, row).gap(2).put("› ", t.dim).put(fit(&history.prompt, width), t.strong());
         row += 1;
-        for (draw, old) in [(first, true), (last, false)] {
-            let Some(draw) = draw else { continue };
-            let keep = if old { 1 } else { 0 };
-            let most = lines.min(usize::from(room.saturating_sub(row + keep)).max(1));
-            row += answer(t, draw, old, body, row, most, buf);
+        for (i, draw) in draws.iter().enumerate() {
+            row += answer(t, draw, i + 1 < draws.len(), body, row, usize::from(lines[i]), buf);
         }
         row += 1;
     }
-    row
 }
 
 /// How a completion ended: `stop ✓, 31 tokens`.
@@ -105,12 +113,26 @@ fn ending(s: &Sample, t: &Theme) -> Vec<(String, Style)> {
     out
 }
 
+/// Columns that an answer's text starts at.
+fn indent(body: Rect) -> u16 {
+    if body.width >= 60 { 14 } else { 4 }
+}
+
+/// Lines that the whole answer and its ending would take.
+fn needed(draw: &At<Sample>, t: &Theme, body: Rect) -> u16 {
+    let tail: usize = ending(&draw.what, t).iter().map(|w| w.0.width()).sum();
+    let width = usize::from(body.width.saturating_sub(indent(body)));
+    let text = wrap(&draw.what.text, width, 9);
+    let shares = text.last().is_none_or(|l| l.width() + tail + 3 <= width);
+    text.len().max(1) as u16 + u16::from(!shares)
+}
+
 /// One answer in at most `lines` lines; its ending at the right of the last. Returns the lines used.
 fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
     let tail = ending(&draw.what, t);
     let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
-    let indent = if body.width >= 60 { 14 } else { 4 };
-    let width = usize::from(body.width.saturating_sub(indent + 2));
+    let indent = indent(body);
+    let width = usize::from(body.width.saturating_sub(indent));
     let style = if old { t.dim } else { t.text };
     let mut text = wrap(&draw.what.text, width, lines);
     // The last line shares its row with the ending.
@@ -137,7 +159,7 @@ fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: 
     }
     if room > 0 {
         let mut pen = Pen::at(buf, body, row + text.len() as u16 - 1);
-        pen.to(body.right().saturating_sub(tail_width as u16 + 2));
+        pen.to(body.right().saturating_sub(tail_width as u16));
         for (word, style) in tail {
             pen.put(word, style);
         }
@@ -170,7 +192,7 @@ fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
         pen.put("mean ", t.dim).put(format!("{:.0}", mean(|s| f64::from(s.tokens))), t.text).put(" tokens", t.dim);
     }
     if pen.room() > 24 {
-        pen.right("p  your own prompt", t.dim, 2);
+        pen.right("p  your own prompt", t.dim, 0);
     }
 }
 

@@ -71,7 +71,7 @@ pub fn of(page: &RunPage, metric: Metric, axis: XAxis) -> Series {
     let run = &page.run;
     let total = run.start.total_steps;
     let mut s = Series { dots: metric != Metric::LearningRate, ..Series::default() };
-    let keep: f64 = 1.0 - (40.0 / total.max(1) as f64).clamp(0.01, 0.2);
+    let keep: f64 = 1.0 - (80.0 / total.max(1) as f64).clamp(0.02, 0.2);
     let (mut mean, mut weight) = (0.0, 0.0);
     let mut smoothed = |raw: f64| {
         if raw.is_finite() {
