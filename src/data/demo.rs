@@ -18,10 +18,10 @@ pub const SEED: u64 = 3407;
 
 /// Rows that the demo trains on, and rows held out for its evaluations.
 pub const TRAIN_ROWS: usize = 160;
-pub const EVAL_ROWS: usize = 48;
+pub const EVAL_ROWS: usize = 64;
 
 /// Share of those rows, in percent, that leave something open (see `rows::VAGUE`).
-pub const VAGUE_PERCENT: usize = 30;
+pub const VAGUE_PERCENT: usize = 35;
 
 /// The demo's data by the name a recipe gives it, as the text of a JSONL file of messages: `demo:train`, `demo:eval`.
 pub fn embedded(name: &str) -> Option<String> {
