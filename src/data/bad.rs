@@ -26,25 +26,25 @@ impl fmt::Display for BadRow {
 /// Listed in an error, and kept in a summary.
 pub const LISTED_IN_ERROR: usize = 5;
 
-/// An error when more than `max_share` of `rows` are bad; it lists the first few.
-pub fn enforce(bad: &[BadRow], rows: usize, max_share: f64) -> Result<()> {
-    if bad.is_empty() || bad.len() as f64 <= max_share * rows as f64 {
+/// An error when more than `max_share` of `rows` are bad. `first` are the first of the `bad` ones, to be listed.
+pub fn enforce(first: &[BadRow], bad: usize, rows: usize, max_share: f64) -> Result<()> {
+    if bad == 0 || bad as f64 <= max_share * rows as f64 {
         return Ok(());
     }
     let mut what = format!(
         "{} of {} rows cannot be used ({:.1} %, data.max_bad_rows allows {} %):",
-        bad.len(),
+        bad,
         rows,
-        100.0 * bad.len() as f64 / rows as f64,
+        100.0 * bad as f64 / rows as f64,
         trim_number(100.0 * max_share),
     );
-    for b in bad.iter().take(LISTED_IN_ERROR) {
+    for b in first.iter().take(LISTED_IN_ERROR) {
         what.push_str(&format!("\n  {b}"));
     }
-    if bad.len() > LISTED_IN_ERROR {
-        what.push_str(&format!("\n  and {} more", bad.len() - LISTED_IN_ERROR));
+    if bad > LISTED_IN_ERROR {
+        what.push_str(&format!("\n  and {} more", bad - LISTED_IN_ERROR));
     }
-    let share = (1000.0 * bad.len() as f64 / rows as f64).ceil() / 1000.0;
+    let share = (1000.0 * bad as f64 / rows as f64).ceil() / 1000.0;
     Err(Error::new(what)
         .kind(Kind::Blocked)
         .next(format!("mend these rows, or leave them out knowingly with data.max_bad_rows = {share}")))
@@ -68,13 +68,13 @@ mod tests {
 
     #[test]
     fn up_to_the_allowed_share_bad_rows_do_not_stop_the_read() {
-        assert!(enforce(&bad(1), 100, 0.01).is_ok());
-        assert!(enforce(&[], 0, 0.0).is_ok());
+        assert!(enforce(&bad(1), 1, 100, 0.01).is_ok());
+        assert!(enforce(&[], 0, 0, 0.0).is_ok());
     }
 
     #[test]
     fn above_the_allowed_share_the_first_bad_rows_are_listed_with_file_line_and_row() {
-        let e = enforce(&bad(7), 100, 0.01).unwrap_err();
+        let e = enforce(&bad(7), 7, 100, 0.01).unwrap_err();
         assert_eq!(e.kind, Kind::Blocked);
         let text = e.to_string();
         assert!(text.contains("7 of 100 rows"), "{text}");

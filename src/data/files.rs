@@ -1,5 +1,6 @@
 //! Which files a recipe's paths mean. Knows nothing of what is in them.
 
+use super::builtin;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,9 @@ pub enum Kind {
 impl Kind {
     /// By the ending of the name; `None` where finetop does not read it.
     pub fn of(path: &Path) -> Option<Self> {
+        if builtin::contents(path).is_some() {
+            return Some(Self::JsonLines);
+        }
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "json" => Some(Self::Json),
             "jsonl" | "ndjson" => Some(Self::JsonLines),
@@ -43,7 +47,15 @@ pub struct Found {
 pub fn find(paths: &[PathBuf], key: &str) -> Result<Found> {
     let mut found = Found::default();
     for path in paths {
+        if builtin::contents(path).is_some() {
+            found.files.push(path.clone());
+            continue;
+        }
         let meta = std::fs::metadata(path).map_err(|e| {
+            if path.to_str().is_some_and(builtin::is_named) {
+                return Error::new(format!("{key}: there is no {}", path.display()))
+                    .next(format!("built in are {}", builtin::NAMES.join(", ")));
+            }
             let next = match path.parent().filter(|p| p.is_dir()).and_then(|p| nearest(p, path)) {
                 Some(near) => format!("did you mean {}?", near.display()),
                 None => format!("set {key} to a file ({READABLE}) or a folder of such files"),
@@ -97,6 +109,14 @@ fn walk(folder: &Path, found: &mut Found) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A file's contents.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    match builtin::contents(path) {
+        Some(text) => Ok(text.as_bytes().to_vec()),
+        None => std::fs::read(path).map_err(|e| Error::from(e).at(path.display())),
+    }
 }
 
 /// The entry of `folder` whose name is closest to that of `path`.

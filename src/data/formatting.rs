@@ -55,7 +55,7 @@ impl Formatting {
     /// An error if a template names a column that no row has.
     pub fn check(&self, census: &Census) -> Result<()> {
         for (i, named) in self.columns.iter().enumerate() {
-            for name in named.iter().filter(|n| !census.has(n)) {
+            if let Some(name) = named.iter().find(|n| !census.has(n)) {
                 return Err(Error::usage(format!(
                     "data.messages[{i}] names the column {name}, which no row has; the columns are {}",
                     census.names()

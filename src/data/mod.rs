@@ -4,12 +4,36 @@
 pub(crate) mod assets;
 pub mod bad;
 pub mod batch;
+mod builtin;
+pub mod cache;
+pub mod dataset;
+pub mod demo;
+pub mod examples;
+pub mod explain;
+#[cfg(test)]
+pub(crate) mod fakes;
 pub mod files;
 pub mod format;
 pub mod formatting;
 mod json;
 pub mod loaded;
+pub mod mask;
+pub mod pack;
+pub mod permute;
+pub mod plan;
+pub mod prepare;
 pub mod read;
 pub mod rows;
+pub mod summary;
+pub mod template;
 pub mod tokenizer;
 pub mod traits;
+
+pub use explain::explain;
+pub use plan::Plan;
+pub use prepare::{Prepared, prepare};
+pub use summary::Summary;
+pub use traits::ModelSide;
+
+/// Told (rows done, rows) while tokenizing, from several threads.
+pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);

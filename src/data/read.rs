@@ -174,7 +174,6 @@ impl RowIndex {
     /// # Errors
     /// No such row; a file that is gone or shorter than it was.
     pub fn text(&self, row: u32) -> Result<RowText> {
-        use std::io::{Read, Seek, SeekFrom};
         let place = self.places.get(row as usize).ok_or_else(|| {
             Error::new(format!("there is no row {row}; rows are 0 to {}", self.len().saturating_sub(1)))
         })?;
@@ -182,11 +181,8 @@ impl RowIndex {
             .files
             .get(place.file as usize)
             .ok_or_else(|| Error::new(format!("row {row} belongs to no file that was read")))?;
-        let at = |e: std::io::Error| Error::new(format!("row {row} cannot be read again: {e}")).at(path.display());
-        let mut file = std::fs::File::open(path).map_err(at)?;
-        file.seek(SeekFrom::Start(place.offset)).map_err(at)?;
-        let mut bytes = Vec::new();
-        file.take(place.len).read_to_end(&mut bytes).map_err(at)?;
+        let bytes = bytes_at(path, place)
+            .map_err(|e| Error::new(format!("row {row} cannot be read again: {e}")).at(path.display()))?;
         if (bytes.len() as u64) < place.len {
             return Err(
                 Error::new(format!("row {row} is gone: the file is shorter than when it was read")).at(path.display())
@@ -194,6 +190,21 @@ impl RowIndex {
         }
         Ok(RowText { file: path.clone(), line: place.line, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
+}
+
+/// The bytes of a place, or as many of them as there still are.
+fn bytes_at(path: &Path, place: &Place) -> std::io::Result<Vec<u8>> {
+    use std::io::{Read, Seek, SeekFrom};
+    if let Some(text) = super::builtin::contents(path) {
+        let start = (place.offset as usize).min(text.len());
+        let end = (start + place.len as usize).min(text.len());
+        return Ok(text.as_bytes()[start..end].to_vec());
+    }
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(place.offset))?;
+    let mut bytes = Vec::new();
+    file.take(place.len).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

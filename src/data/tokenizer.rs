@@ -9,6 +9,7 @@ mod stream;
 
 pub use stream::TextStream;
 
+use crate::model::gguf::GgufFile;
 use crate::model::loading::Opened;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -88,8 +89,13 @@ impl Tokenizer {
     pub fn of(model: &Opened) -> Result<(Self, Templates)> {
         match model {
             Opened::Hf(m) => hf::read(&m.files),
-            Opened::Gguf(m) => gguf::read(m.metadata()).map_err(|e| e.at(m.path.display())),
+            Opened::Gguf(m) => Self::of_gguf(&m.file),
         }
+    }
+
+    /// Build the tokenizer of a `.gguf`, which may be only a vocabulary.
+    pub fn of_gguf(file: &GgufFile) -> Result<(Self, Templates)> {
+        gguf::read(file.metadata()).map_err(|e| e.at(file.path.display()))
     }
 
     fn new(mut inner: tokenizers::Tokenizer, special: SpecialTokens) -> Result<Self> {
@@ -199,6 +205,11 @@ impl Tokenizer {
             Some(byte) => vec![byte],
             None => token.replace('▁', " ").into_bytes(),
         }
+    }
+
+    /// The whole tokenizer as a `tokenizer.json`.
+    pub fn to_json(&self) -> Result<String> {
+        self.inner.to_string(true).map_err(failed)
     }
 
     /// A digest of everything that decides ids: two tokenizers with the same one encode alike.

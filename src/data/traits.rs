@@ -3,17 +3,11 @@
 //! Small traits, so that masks and formats are tested with templates written in the test, and so that this
 //! room does not know where a tokenizer or a template comes from.
 
+pub use super::tokenizer::Encoding;
+use super::tokenizer::Tokenizer;
 use crate::Result;
 use serde_json::Value;
 use std::ops::Range;
-
-/// Token ids and the bytes of the text that each of them stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Encoding {
-    pub ids: Vec<u32>,
-    /// Byte range `start..end` of each id in the text; `(0, 0)` for a token that the tokenizer added by itself.
-    pub offsets: Vec<(usize, usize)>,
-}
 
 /// A tokenizer.
 pub trait Encode: Sync {
@@ -21,11 +15,11 @@ pub trait Encode: Sync {
     /// false for a rendered chat (the template writes it).
     fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding>;
 
-    /// The text of some ids, special tokens written out.
-    fn decode(&self, ids: &[u32]) -> Result<String>;
+    /// One token as a person should see it: line breaks and other control characters written out (`\n`).
+    fn display(&self, id: u32) -> String;
 
     /// A text that differs whenever the tokenizer may give other ids (a hash of `tokenizer.json`, say).
-    fn identity(&self) -> String;
+    fn identity(&self) -> Result<String>;
 }
 
 /// A rendered chat with the byte ranges that `{% generation %}` marks as written by the assistant.
@@ -56,4 +50,18 @@ pub struct ModelSide<'a> {
     pub render: Option<&'a dyn Render>,
     /// The tokenizer's `eos_token`, as text; closes plain text and completions.
     pub eos_token: Option<&'a str>,
+}
+
+impl Encode for Tokenizer {
+    fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
+        if add_special_tokens { self.encode_with_special(text) } else { Self::encode(self, text) }
+    }
+
+    fn display(&self, id: u32) -> String {
+        Self::display(self, id)
+    }
+
+    fn identity(&self) -> Result<String> {
+        self.fingerprint()
+    }
 }

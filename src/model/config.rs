@@ -49,6 +49,20 @@ pub struct Weights {
 pub const SUPPORTED: &[&str] = &["LlamaForCausalLM"];
 
 impl Config {
+    /// The sizes that memory depends on.
+    pub fn shape(&self) -> crate::memory::Shape {
+        crate::memory::Shape {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            queries: self.num_attention_heads * self.head_dim,
+            keys: self.num_key_value_heads * self.head_dim,
+            num_attention_heads: self.num_attention_heads,
+            tie_word_embeddings: self.tie_word_embeddings,
+        }
+    }
+
     /// Every weight of the model by its Hugging Face name, with its shape `[out, in]` (`[n]` for norms).
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let (h, f) = (self.hidden_size, self.intermediate_size);

@@ -12,26 +12,38 @@ use rayon::prelude::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// A `.gguf` file, its header read.
-pub struct GgufModel {
+/// A `.gguf` file, its header read: a model, or only a vocabulary.
+pub struct GgufFile {
     pub path: PathBuf,
-    pub config: Config,
     bytes: Bytes,
     content: Content,
 }
 
-impl GgufModel {
+impl GgufFile {
     /// Map the file and read its header (versions 1 to 3).
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = Bytes::map(path)?;
-        let place = path.display().to_string();
-        let content = read_header(&bytes).map_err(|e| e.at(&place))?;
-        let config = read_config(&content, &bytes).map_err(|e| e.at(&place))?;
-        Ok(Self { path: path.to_path_buf(), config, bytes, content })
+        let content = read_header(&bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { path: path.to_path_buf(), bytes, content })
     }
 
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata(&self.content)
+    }
+}
+
+/// A model in a `.gguf` file, its configuration read.
+pub struct GgufModel {
+    pub file: GgufFile,
+    pub config: Config,
+}
+
+impl GgufModel {
+    /// Read the file's header and the configuration in it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = GgufFile::open(path)?;
+        let config = read_config(&file.content, &file.bytes).map_err(|e| e.at(path.display()))?;
+        Ok(Self { file, config })
     }
 
     /// All weights, dequantized to f32 on the CPU, in parallel. q and k rows are put back into Hugging Face's
@@ -44,8 +56,9 @@ impl GgufModel {
         let tensors = named
             .par_iter()
             .map(|(stored, name, shape)| {
-                let place = || format!("{}: {stored}", self.path.display());
-                let mut values = tensor_values(&self.content, &self.bytes, stored, shape).map_err(|e| e.at(place()))?;
+                let place = || format!("{}: {stored}", self.file.path.display());
+                let mut values =
+                    tensor_values(&self.file.content, &self.file.bytes, stored, shape).map_err(|e| e.at(place()))?;
                 let heads = match name.rsplit('.').nth(1) {
                     Some("q_proj") => Some(self.config.num_attention_heads),
                     Some("k_proj") => Some(self.config.num_key_value_heads),
@@ -65,13 +78,13 @@ impl GgufModel {
     fn refuse_unknown(&self, named: &[(String, &String, &Vec<usize>)]) -> Result<()> {
         let known: std::collections::HashSet<&str> = named.iter().map(|(n, ..)| n.as_str()).collect();
         let mut unknown: Vec<&String> =
-            self.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
+            self.file.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
             Some(name) => {
                 Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                    .at(self.path.display())
+                    .at(self.file.path.display())
                     .next("only plain Llama decoders are supported: no biases, no experts"))
             }
         }

@@ -159,3 +159,6 @@ impl HfModel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,18 @@
 //!
 //! Must not know recipes, runs or the console.
 
+mod block;
+pub mod cache;
 pub mod config;
-mod convert;
+pub(crate) mod convert;
 pub mod demo;
 pub mod files;
 pub mod gguf;
 pub mod hf;
+mod linear;
+pub mod llama;
 pub mod loading;
+pub mod lora;
+pub mod params;
 mod pypi;
 pub mod source;

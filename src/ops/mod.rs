@@ -1,1 +1,28 @@
-//! (being built)
+//! Every differentiable operation the training path uses, forward and backward together.
+//!
+//! An operation is a function over candle `Tensor`s and matches on their device; what it does in place
+//! goes through candle's in-place operations. There is no autograd: a caller that needs a gradient calls the
+//! backward function that stands beside the forward one. Only the CPU has kernels; a tensor elsewhere is an error.
+//!
+//! For one thread count every result is the same to the bit: work is cut into fixed pieces, each sum is taken in
+//! index order, and random numbers come from a counter.
+//!
+//! Must not know layers, models, recipes or runs.
+
+pub mod adamw;
+pub mod arena;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+mod host;
+pub mod matmul;
+pub mod random;
+pub mod residual;
+pub mod rms_norm;
+pub mod rope;
+pub mod simd;
+pub mod swiglu;
+
+#[cfg(test)]
+pub mod check;

@@ -422,3 +422,22 @@ fn a_missing_recipe_is_a_usage_error_and_demo_is_built_in() {
     assert_eq!(demo.recipe.run_name, "demo");
     assert_eq!(demo.recipe.model.name_or_path, "demo");
 }
+
+#[test]
+fn every_recipe_of_this_repository_loads_without_a_note() {
+    let mut found = 0;
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "toml") {
+                let loaded = load(path.to_str().unwrap(), &[]).unwrap_or_else(|e| panic!("{e}"));
+                assert_eq!(loaded.notes, Vec::<String>::new());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 2);
+}

@@ -6,16 +6,23 @@
 //!
 //! Must not know the console, nor how anything is trained.
 
+pub mod artifact;
 pub mod checkpoints;
+pub mod digest;
 pub mod events;
 pub mod files;
 pub mod folder;
 pub mod host;
+pub mod index;
 pub mod link;
 pub mod lock;
 pub mod places;
 pub mod server;
 pub mod session;
+pub mod trainer;
+pub mod signals;
+pub mod summary;
+pub mod worker;
 
 /// The words that trainer and viewers share; the trainer's room has them, since dependencies point down only.
 pub use crate::train::{command, event};
@@ -23,8 +30,12 @@ pub use crate::train::{command, event};
 pub use command::Command;
 pub use event::{Body, Event, RunState};
 pub use folder::RunFolder;
+pub use index::Index;
 pub use link::Link;
 pub use session::Session;
+pub use summary::{Status, Summary};
 
+#[cfg(test)]
+mod process_tests;
 #[cfg(test)]
 mod session_tests;

@@ -10,11 +10,16 @@ use super::event::{Body, Event, RunState, State};
 use super::events::EventWriter;
 use super::folder::RunFolder;
 use super::host::{WorkerInfo, now};
+use super::index::Index;
 use super::link::LocalEnd;
 use super::lock::RunLock;
 use super::server::CommandServer;
 use crate::Result;
+use crate::diagnose::Doctor;
 use crate::train::outlet::{Outlet, Saved};
+
+/// Sees events once they are on the disk.
+pub type Observer = Box<dyn FnMut(&Event) + Send>;
 
 /// A run being trained by this process. Dropping it lets the folder go.
 pub struct Session {
@@ -26,6 +31,8 @@ pub struct Session {
     watching: Arc<AtomicUsize>,
     last_step: u64,
     last_state: Option<RunState>,
+    doctor: Option<Doctor>,
+    observer: Option<Observer>,
     server: Option<CommandServer>,
     no_socket: Option<String>,
     worker: WorkerInfo,
@@ -40,6 +47,11 @@ impl Session {
     /// # Errors
     /// When another trainer has the run, or the folder cannot be written to.
     pub fn open(folder: RunFolder) -> Result<Self> {
+        Self::open_in(folder, &Index::of_user())
+    }
+
+    /// The same, remembered in the given index.
+    pub fn open_in(folder: RunFolder, index: &Index) -> Result<Self> {
         let mut session = Self::open_quietly(folder)?;
         let started = CommandServer::place_for(session.folder.path())
             .and_then(|path| CommandServer::start(&path, session.sender.clone(), Arc::clone(&session.watching)));
@@ -49,10 +61,11 @@ impl Session {
         }
         session.worker.socket = session.server.as_ref().map(|s| s.path().to_owned());
         session.worker.write(session.folder.path())?;
+        index.remember(&session.folder);
         Ok(session)
     }
 
-    /// The same without a control socket: commands come only from this process.
+    /// The same without a control socket and without being remembered: commands come only from this process.
     pub fn open_quietly(folder: RunFolder) -> Result<Self> {
         let lock = RunLock::acquire(folder.path())?;
         folder.clear_half_written()?;
@@ -69,6 +82,8 @@ impl Session {
             watching: Arc::default(),
             last_step: 0,
             last_state: None,
+            doctor: None,
+            observer: None,
             server: None,
             no_socket: None,
             worker,
@@ -88,6 +103,24 @@ impl Session {
     /// Where commands are taken.
     pub fn socket(&self) -> Option<PathBuf> {
         self.worker.socket.clone()
+    }
+
+    /// Let a doctor see every event from now on; what it finds is said as events too.
+    pub fn watch(&mut self, doctor: Doctor) {
+        self.doctor = Some(doctor);
+    }
+
+    /// Let `observer` see every event once it is on the disk: progress on stderr, say.
+    pub fn observe(&mut self, observer: Observer) {
+        self.observer = Some(observer);
+    }
+
+    fn write(&mut self, event: &Event) -> Result<()> {
+        self.events.write(event)?;
+        if let Some(observer) = &mut self.observer {
+            observer(event);
+        }
+        Ok(())
     }
 
     /// For whoever else in this process has something to tell the trainer (signals, the console).
@@ -113,7 +146,12 @@ impl Outlet for Session {
         if let Body::State(state) = &body {
             self.last_state = Some(state.state);
         }
-        self.events.write(&Event { time: now(), step, body })
+        let event = Event { time: now(), step, body };
+        self.write(&event)?;
+        for finding in self.doctor.as_mut().map(|d| d.observe(&event)).unwrap_or_default() {
+            self.write(&Event { time: now(), step, body: Body::Finding(finding) })?;
+        }
+        Ok(())
     }
 
     fn try_command(&mut self) -> Option<Command> {

@@ -19,6 +19,11 @@ fn folder() -> (tempfile::TempDir, RunFolder) {
     (out, folder)
 }
 
+fn open(folder: RunFolder) -> Session {
+    let index = Index::at(&folder.path().join("../state"));
+    Session::open_in(folder, &index).unwrap()
+}
+
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -30,7 +35,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 #[test]
 fn a_command_reaches_the_trainer_and_its_events_reach_the_viewer() {
     let (_out, folder) = folder();
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     let mut link = Link::open(session.dir()).unwrap();
     assert_eq!(link.events().unwrap().len(), 1, "the schema");
     link.send(Command::Pause).unwrap();
@@ -47,7 +52,7 @@ fn a_command_reaches_the_trainer_and_its_events_reach_the_viewer() {
 #[test]
 fn the_socket_and_its_folder_are_this_users_alone() {
     let (_out, folder) = folder();
-    let session = Session::open(folder).unwrap();
+    let session = open(folder);
     let socket = session.socket().unwrap();
     assert_eq!(std::fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
     assert_eq!(std::fs::metadata(socket.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
@@ -59,7 +64,7 @@ fn the_socket_and_its_folder_are_this_users_alone() {
 #[test]
 fn two_viewers_both_get_all_events_and_know_of_each_other() {
     let (_out, folder) = folder();
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     let mut one = Link::open(session.dir()).unwrap();
     let mut two = Link::open(session.dir()).unwrap();
     session.emit(1, running()).unwrap();
@@ -78,7 +83,7 @@ fn two_viewers_both_get_all_events_and_know_of_each_other() {
 #[test]
 fn a_viewer_that_never_reads_holds_nobody_up() {
     let (_out, folder) = folder();
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     let mut stuck = UnixStream::connect(session.socket().unwrap()).unwrap();
     stuck.write_all(b"{\"watch\":true}\n").unwrap();
     let began = Instant::now();
@@ -94,7 +99,7 @@ fn a_viewer_that_never_reads_holds_nobody_up() {
 #[test]
 fn every_line_gets_its_answer_on_the_wire() {
     let (_out, folder) = folder();
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     let mut stream = UnixStream::connect(session.socket().unwrap()).unwrap();
     stream.write_all(b"{\"command\":\"pause\"}\n{\"command\":\"fly\"}\nnonsense\n{\"watch\":true}\n").unwrap();
     let mut lines = BufReader::new(stream).lines();
@@ -126,7 +131,7 @@ fn a_viewer_in_the_trainers_process_needs_no_socket() {
 #[test]
 fn a_run_without_a_trainer_can_be_read_and_says_how_to_go_on() {
     let (_out, folder) = folder();
-    let mut session = Session::open(folder.clone()).unwrap();
+    let mut session = open(folder.clone());
     session.emit(1, running()).unwrap();
     folder.write_checkpoint(40, |dir| Ok(std::fs::write(dir.join("x"), "x")?)).unwrap();
     let mut link = Link::open(folder.path()).unwrap();
@@ -141,10 +146,10 @@ fn a_run_without_a_trainer_can_be_read_and_says_how_to_go_on() {
 #[test]
 fn a_link_finds_the_next_trainer_after_a_resume() {
     let (_out, folder) = folder();
-    let session = Session::open(folder.clone()).unwrap();
+    let session = open(folder.clone());
     let mut link = Link::open(folder.path()).unwrap();
     drop(session);
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     link.send(Command::Stop).unwrap();
     assert_eq!(session.wait_command(), Some(Command::Stop));
     assert_eq!(link.watching(), 1);
@@ -173,7 +178,7 @@ fn a_stale_socket_of_a_killed_trainer_is_replaced() {
     // As a kill leaves it: a name nobody listens at.
     drop(std::os::unix::net::UnixListener::bind(&place).unwrap());
     assert!(place.exists());
-    let mut session = Session::open(folder).unwrap();
+    let mut session = open(folder);
     assert_eq!(session.socket().unwrap(), place);
     link::send_once(session.dir(), &Command::Stop).unwrap();
     assert_eq!(session.wait_command(), Some(Command::Stop));

@@ -1,1 +1,59 @@
-//! (being built)
+//! The runtime: holds the terminal, feeds the console its messages and carries out its effects.
+//!
+//! The console itself is pure; whatever touches the world for it is here: the terminal ([`terminal`]),
+//! the loop ([`event_loop`]), what keys ask for ([`effects`]), and the open run's events ([`follow`]).
+//! Must not know how anything looks, nor how anything is trained.
+
+pub mod clipboard;
+pub mod editor;
+pub mod effects;
+pub mod event_loop;
+pub mod follow;
+pub mod input;
+pub mod launch;
+pub mod listing;
+pub mod recipe_file;
+pub mod remove;
+pub mod signals;
+pub mod terminal;
+
+
+use std::path::PathBuf;
+
+use crate::Result;
+use crate::run::link::LocalEnd;
+use terminal::Screen;
+
+/// Where the console begins.
+#[derive(Debug)]
+pub enum StartAt {
+    /// The start page.
+    Start,
+    /// A recipe, to be looked at, edited and started.
+    Recipe(PathBuf),
+    /// A run's folder.
+    Run(PathBuf),
+    /// The built-in demo, training already.
+    Demo,
+    /// A run that this very process trains (`--foreground`).
+    Local(LocalEnd),
+}
+
+/// Shows the console until it is left; returns with the terminal restored.
+///
+/// # Errors
+/// The terminal cannot show it, or went away.
+pub fn run(at: StartAt) -> Result<()> {
+    terminal::usable()?;
+    // One thread for the screen; what blocks goes to threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let left = runtime.block_on(async {
+        let mut screen = Screen::enter()?;
+        event_loop::run(&mut screen, at).await
+    });
+    // A listing or a telemetry reading that is still under way is not worth waiting for.
+    runtime.shutdown_background();
+    let line = left.as_ref().ok().and_then(|line| line.as_deref());
+    terminal::say_after(line)?;
+    left.map(|_| ())
+}

@@ -60,10 +60,8 @@ impl Screen {
         let (width, height) = crossterm::terminal::size()?;
         // One frame is one write: larger than any frame.
         let writer = BufWriter::with_capacity(1 << 18, io::stdout());
-        let screen = Screen {
-            backend: CrosstermBackend::new(writer),
-            shown: Buffer::empty(Rect::new(0, 0, width, height)),
-        };
+        let screen =
+            Screen { backend: CrosstermBackend::new(writer), shown: Buffer::empty(Rect::new(0, 0, width, height)) };
         set_up()?;
         Ok(screen)
     }

@@ -3,7 +3,12 @@
 //! A trainer is fed [`command::Command`]s and answers with [`event::Event`]s through an [`outlet::Outlet`]; it knows
 //! nothing of run folders' files, sockets or the console, and never prints.
 
+pub mod bench;
 pub mod command;
+pub mod cpt;
 pub mod event;
 pub mod outlet;
 pub mod parts;
+pub mod setup;
+pub mod sft;
+pub mod speaker;

@@ -79,8 +79,8 @@ pub fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str, focused: boo
     let style = if focused { theme.focus() } else { theme.strong() };
     let x = put(buf, area.x + 2, y, end, title, style) + 1;
     let room = end.saturating_sub(x);
-    let shown = if width(right) + 3 <= room { right } else { "" };
-    let stop = if shown.is_empty() { end } else { end - width(shown) - 1 };
+    let shown = if width(right) + 4 <= room { right } else { "" };
+    let stop = if shown.is_empty() { end } else { end - width(shown) - 2 };
     line(buf, x, y, stop, theme);
     if !shown.is_empty() {
         put(buf, stop + 1, y, end, shown, theme.dim);
@@ -151,30 +151,23 @@ pub fn overlay(buf: &mut Buffer, area: Rect, bottom: u16, m: &Model) {
 
 /// `text` in lines of at most `columns`, broken at spaces where there are any.
 pub fn wrap(text: &str, columns: u16) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut lines = Vec::new();
+    let mut line = String::new();
     for word in text.split_inclusive(' ') {
-        let mut word = word;
-        loop {
-            let Some(line) = lines.last_mut() else { break };
-            if width(line) + width(word.trim_end()) <= columns {
-                line.push_str(word);
-                break;
-            }
-            if !line.is_empty() {
-                lines.push(String::new());
-                continue;
-            }
-            // A word longer than a line is cut.
-            let fits = word.char_indices().find(|(i, c)| width(&word[..i + c.len_utf8()]) > columns);
-            let at = fits.map_or(word.len(), |(i, c)| if i == 0 { c.len_utf8() } else { i });
-            line.push_str(&word[..at]);
-            word = &word[at..];
-            if word.is_empty() {
-                break;
-            }
-            lines.push(String::new());
+        if !line.is_empty() && width(&line) + width(word.trim_end()) > columns {
+            lines.push(std::mem::take(&mut line));
+        }
+        line.push_str(word);
+        // A word longer than a line is cut.
+        while width(line.trim_end()) > columns {
+            let fits = line.char_indices().take_while(|(i, c)| width(&line[..i + c.len_utf8()]) <= columns);
+            let at =
+                fits.last().map_or(0, |(i, c)| i + c.len_utf8()).max(line.chars().next().map_or(1, char::len_utf8));
+            let rest = line.split_off(at);
+            lines.push(std::mem::replace(&mut line, rest));
         }
     }
+    lines.push(line);
     lines.into_iter().map(|l| l.trim_end().to_string()).collect()
 }
 

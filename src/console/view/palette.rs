@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
-use super::chrome::{self, put, put_right};
+use super::chrome::{self, put};
 use crate::console::model::Model;
 use crate::console::palette;
 
@@ -34,8 +34,8 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
         }
         put(buf, area.x + 4, y, right, b.name, if selected { t.focus() } else { t.text });
         let keys: Vec<String> = b.keys.iter().map(ToString::to_string).collect();
-        let at = put_right(buf, area.x + 24, y, right, &keys.join(" "), t.accent);
-        put(buf, area.x + 24, y, at.saturating_sub(1), b.help, t.dim);
+        put(buf, area.x + 24, y, right, &keys.join(" "), t.accent);
+        put(buf, area.x + 36, y, right, b.help, t.dim);
     }
     let y = area.bottom().saturating_sub(1);
     chrome::line(buf, area.x, y.saturating_sub(1), area.right(), t);

@@ -312,7 +312,7 @@ impl Columns {
             80,
         );
         let state = (total >= 80).then_some(6);
-        let name = if state.is_some() { 15 } else { 6 };
+        let name = if state.is_some() { 16 } else { 6 };
         let rest = right.saturating_sub(name);
         if total < 104 {
             let name_width = rest.saturating_sub(2);

@@ -118,10 +118,10 @@ fn templates(files: &Files, config: &Value) -> Result<Templates> {
         }
         _ => {}
     }
-    if found.default.is_none() {
-        if let Some(json) = files.json("chat_template.json")? {
-            found.default = json.get("chat_template").and_then(Value::as_str).map(str::to_string);
-        }
+    if found.default.is_none()
+        && let Some(json) = files.json("chat_template.json")?
+    {
+        found.default = json.get("chat_template").and_then(Value::as_str).map(str::to_string);
     }
     Ok(found)
 }

@@ -13,7 +13,8 @@ pub(super) struct PreTokenizer {
     pub ignore_merges: bool,
     /// Whether a text begins with BOS unless `tokenizer.ggml.add_bos_token` says otherwise.
     pub add_bos: bool,
-    /// Whether text is put into Unicode's NFC first. A `.gguf` does not say; these models' `tokenizer.json` does.
+    /// Whether text is put into Unicode's NFC first. A `.gguf` does not say; Qwen2's
+    /// `tokenizer.json` does.
     pub nfc: bool,
 }
 
@@ -58,9 +59,9 @@ pub(super) fn of(name: &str) -> Result<PreTokenizer> {
         "smaug-bpe" => plain(&[LLAMA3]),
         "smollm" | "starcoder" | "refact" | "command-r" => plain(&[DIGIT, GPT2]),
         "gpt-2" | "phi-2" | "mpt" | "olmo" | "exaone4" => plain(&[GPT2]),
-        "qwen2" | "deepseek-r1-qwen" | "megrez" => PreTokenizer { nfc: true, ..plain(&[QWEN2]) },
-        "stablelm2" => plain(&[QWEN2]),
-        "qwen35" => PreTokenizer { nfc: true, ..plain(&[QWEN35]) },
+        "qwen2" => PreTokenizer { nfc: true, ..plain(&[QWEN2]) },
+        "deepseek-r1-qwen" | "megrez" | "stablelm2" => plain(&[QWEN2]),
+        "qwen35" => plain(&[QWEN35]),
         "tekken" => PreTokenizer { ignore_merges: true, add_bos: true, ..plain(&[TEKKEN]) },
         "gpt-4o" | "llama4" => plain(&[GPT4O]),
         "deepseek-v3" => plain(&[DIGITS_3, CJK_KANA, DEEPSEEK3]),

@@ -49,7 +49,7 @@ fn offsets_are_byte_ranges_that_cover_the_text() {
     assert!(covered.iter().all(|c| *c));
     // A span marks every token that holds any of it, and no other.
     let at = text.find("<|im_end|>").unwrap();
-    let marks = e.covered(&[at..at + 11]);
+    let marks = e.covered(std::slice::from_ref(&(at..at + 11)));
     let marked: Vec<u32> = e.ids.iter().zip(&marks).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
     assert_eq!(marked.len(), 2);
     assert_eq!(marked[0], 2);
@@ -75,4 +75,58 @@ fn a_stream_gives_the_same_text_as_decoding_at_once() {
     assert!(crab.len() > 1);
     assert_eq!(stream.push(&tokenizer, crab[0]).unwrap(), "");
     assert_eq!(stream.finish(&tokenizer).unwrap(), "\u{FFFD}");
+}
+
+/// llama.cpp's own vectors (`models/ggml-vocab-*.gguf.inp` and `.out`, tests/test-tokenizer-0.cpp): texts parted by a
+/// marker, ids a line, nothing added around a text.
+fn equal_to_llama_cpp(name: &str) -> Option<(usize, Vec<String>)> {
+    let path = asset(&format!("vocab/ggml-vocab-{name}.gguf"))?;
+    let with = |suffix: &str| std::fs::read_to_string(format!("{}{suffix}", path.display())).unwrap();
+    let (tokenizer, _) = Tokenizer::of_gguf(&GgufFile::open(&path).unwrap()).unwrap();
+    let (inputs, outputs) = (with(".inp"), with(".out"));
+    let inputs: Vec<&str> = inputs.split("\n__ggml_vocab_test__\n").collect();
+    let outputs: Vec<&str> = outputs.lines().collect();
+    let mut different = Vec::new();
+    for (text, expected) in inputs.iter().zip(&outputs) {
+        let expected: Vec<u32> = expected.split_whitespace().map(|n| n.parse().unwrap()).collect();
+        let ids = tokenizer.encode(text).unwrap().ids;
+        if ids != expected {
+            different.push(format!("{text:?}: {ids:?}, llama.cpp {expected:?}"));
+        }
+    }
+    assert!(outputs.len() > 40, "{name}: {} vectors", outputs.len());
+    Some((outputs.len(), different))
+}
+
+#[test]
+fn vocabularies_in_a_gguf_give_the_ids_that_llama_cpp_gives() {
+    let mut report = String::new();
+    for name in [
+        "llama-bpe",
+        "qwen2",
+        "qwen35",
+        "gpt-2",
+        "starcoder",
+        "refact",
+        "command-r",
+        "mpt",
+        "falcon",
+        "llama-spm",
+        "phi-3",
+    ] {
+        let Some((_, different)) = equal_to_llama_cpp(name) else { return };
+        for line in different {
+            report.push_str(&format!("{name}: {line}\n"));
+        }
+    }
+    assert!(report.is_empty(), "{report}");
+}
+
+#[test]
+fn a_vocabulary_cut_in_an_unknown_way_is_refused_by_name() {
+    let error = pre::of("never-heard-of").err().unwrap().to_string();
+    assert!(error.contains("never-heard-of") && error.contains("tokenizer.json"), "{error}");
+    let Some(path) = asset("vocab/ggml-vocab-bert-bge.gguf") else { return };
+    let error = Tokenizer::of_gguf(&GgufFile::open(&path).unwrap()).err().unwrap().to_string();
+    assert!(error.contains("bert") && error.contains("ggml-vocab-bert-bge.gguf"), "{error}");
 }

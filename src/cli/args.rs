@@ -1,0 +1,222 @@
+//! Every argument of every command, and the help that says what it is.
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 finished, 1 failed, 2 wrong usage or a recipe that cannot be parsed, 3 blocked by preflight,
+4 stopped by a finding, 5 out of memory, 75 stopped and resumable, 130 interrupted with a checkpoint.";
+
+/// Fine-tune language models from the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "finetop", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train without a screen
+    Train(TrainArgs),
+    /// Check a recipe, its data and its masks without training
+    Check(CheckArgs),
+    /// Measure loss and perplexity on held-out rows
+    Eval(EvalArgs),
+    /// Talk to a run, an adapter or a model
+    Chat(ChatArgs),
+    /// Measure how fast this machine trains
+    Bench(BenchArgs),
+    /// List the runs seen on this machine
+    Runs(RunsArgs),
+    /// Say how a run stands
+    Status(StatusArgs),
+    /// End training with a checkpoint
+    Stop(StopArgs),
+    /// Delete runs
+    Rm(RmArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArgs {
+    /// A recipe's path, or `demo`; with --resume it may be left out, and is the run's own
+    #[arg(value_name = "RECIPE", required_unless_present = "resume", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<String>,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Train in a process of its own, and return when it has begun
+    #[arg(long)]
+    pub detach: bool,
+    /// Use this folder as the run folder
+    #[arg(long, value_name = "DIR", conflicts_with = "resume", value_hint = ValueHint::DirPath)]
+    pub run_dir: Option<PathBuf>,
+    /// Go on with a run, from its latest checkpoint or that of STEP
+    #[arg(long, value_name = "RUN[@STEP]")]
+    pub resume: Option<String>,
+    /// Print every event as a line of JSON
+    #[arg(long, conflicts_with = "detach")]
+    pub json: bool,
+    /// Set by finetop itself: be a process that no terminal's end reaches
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    pub worker: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// A recipe's path, or `demo`
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: String,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A recipe's path, or `demo`
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: String,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Print the estimate as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct EvalArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+    /// Evaluate on these rows in place of the run's own
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub data: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The model's shape, with random weights
+    #[arg(long, default_value = "smollm2-135m", value_parser = clap::builder::PossibleValuesParser::new(crate::train::bench::SHAPES))]
+    pub shape: String,
+    /// Sequences in a step
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub batch: usize,
+    /// Tokens in a sequence
+    #[arg(long, default_value_t = 256, value_parser = at_least_one)]
+    pub seq: usize,
+    /// Optimizer steps; the first is not counted
+    #[arg(long, default_value_t = 6, value_parser = at_least_one)]
+    pub steps: usize,
+    /// LoRA rank, on all linear layers
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub r: usize,
+    /// Compute activations again instead of keeping them
+    #[arg(long)]
+    pub checkpointing: bool,
+    /// Print the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// Look for runs in these folders too, and remember them
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub folders: Vec<PathBuf>,
+    /// Print the list as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// A run's name or folder; without it the newest that is being trained on this host
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// One short line, as for tmux's status bar; empty where no run is being trained
+    #[arg(long, conflicts_with = "json")]
+    pub line: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// A run's name or folder; without it the newest that is being trained on this host
+    #[arg(value_name = "RUN", conflicts_with = "all")]
+    pub run: Option<String>,
+    /// Stop every run that is being trained on this host
+    #[arg(long)]
+    pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Runs' names or folders
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<String>,
+    /// Delete without asking
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// A run's name or folder; without it the newest that is being trained on this host
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SnapshotArgs {
+    /// A run's name or folder; without it the newest that is being trained on this host
+    #[arg(value_name = "RUN")]
+    pub run: Option<String>,
+    /// Columns
+    #[arg(long, default_value_t = 160, value_parser = clap::value_parser!(u16).range(20..=500))]
+    pub width: u16,
+    /// Rows
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u16).range(5..=300))]
+    pub height: u16,
+}
+
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    #[arg(value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("write a whole number from 1".into()),
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.trim().to_owned())),
+        _ => Err("write KEY=VALUE, as in train.learning_rate=1e-4".into()),
+    }
+}

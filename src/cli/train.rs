@@ -1,0 +1,197 @@
+//! `finetop train`: headless training in this process, or detached in one of its own.
+
+use super::args::TrainArgs;
+use super::output;
+use crate::recipe::{self, Recipe};
+use crate::run::event::{Body, Event, RunState, Severity};
+use crate::run::index::Index;
+use crate::run::session::Session;
+use crate::run::signals::Signals;
+use crate::run::summary::thousands;
+use crate::run::worker::{self, Launch};
+use crate::run::{RunFolder, trainer};
+use crate::{Error, Result};
+
+pub fn run(args: &TrainArgs) -> Result<()> {
+    if args.worker {
+        worker::become_worker()?;
+    }
+    let job = Job::of(args)?;
+    if args.detach {
+        if let Some(why) = worker::stays_in_foreground() {
+            output::progress(&why);
+        } else {
+            return detach(args, &job);
+        }
+    }
+    here(args, job)
+}
+
+/// What is to be trained, and where.
+struct Job {
+    recipe: Recipe,
+    folder: RunFolder,
+    /// The checkpoint to go on from.
+    resume: Option<u64>,
+    notes: Vec<String>,
+}
+
+impl Job {
+    fn of(args: &TrainArgs) -> Result<Self> {
+        if let Some(what) = &args.resume {
+            let (folder, step) = Index::of_user().find_with_step(what)?;
+            let loaded = match &args.recipe {
+                Some(path) => recipe::load(path, &args.set)?,
+                None => recipe::parse(&folder.read_recipe()?, &folder.recipe().to_string_lossy(), &args.set)?,
+            };
+            let has_any = !folder.checkpoints().is_empty();
+            // A run killed before its first checkpoint has nothing to go on from but its beginning.
+            let resume = if has_any || step.is_some() { Some(folder.find_checkpoint(step)?.0) } else { None };
+            return Ok(Self { recipe: loaded.recipe, folder, resume, notes: loaded.notes });
+        }
+        let path = args.recipe.as_deref().unwrap_or("demo");
+        let loaded = recipe::load(path, &args.set)?;
+        let folder = match &args.run_dir {
+            Some(dir) => RunFolder::create_at(dir)?,
+            None => RunFolder::create(&loaded.recipe.output_dir, &loaded.recipe.run_name)?,
+        };
+        Ok(Self { recipe: loaded.recipe, folder, resume: None, notes: loaded.notes })
+    }
+}
+
+fn detach(args: &TrainArgs, job: &Job) -> Result<()> {
+    let launch = Launch {
+        recipe: args.recipe.as_ref().map(Into::into),
+        set: args.set.iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        resume: args.resume.clone(),
+        program: None,
+    };
+    let started = worker::start(&job.folder, &launch)?;
+    if let Some(hint) = worker::logout_hint() {
+        output::progress(&hint);
+    }
+    output::progress(&format!("training in process {}; finetop attach shows it, finetop stop ends it", started.pid));
+    output::print(&started.dir.display().to_string())
+}
+
+fn here(args: &TrainArgs, job: Job) -> Result<()> {
+    let Job { recipe, folder, resume, notes } = job;
+    for note in &notes {
+        output::progress(&format!("note: {note}"));
+    }
+    Index::of_user().remember(&folder);
+    let mut session = Session::open(folder)?;
+    if let Some(why) = session.no_socket() {
+        output::progress(&format!("no control socket, so no commands can be taken: {why}"));
+    }
+    session.folder.write_recipe(&recipe::to_toml(&recipe))?;
+    let signals = Signals::install(session.sender())?;
+    let json = args.json;
+    let mut total = 0;
+    session.observe(Box::new(move |event| tell(event, json, &mut total)));
+    output::progress(&format!("run folder {}", session.dir().display()));
+
+    // candle blocks, so the trainer is a thread that the runtime owns, fed by commands.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let work = runtime.spawn_blocking(move || {
+        let ending = trainer::train(&recipe, resume, &mut session);
+        let dir = session.dir().to_path_buf();
+        (ending, dir)
+    });
+    let (ending, dir) = runtime
+        .block_on(work)
+        .map_err(|e| Error::new(format!("the trainer crashed: {e}")).next("run.log in the run folder says where"))?;
+    let ending = ending?;
+    match ending.error() {
+        None => {
+            if !json {
+                output::print(&dir.display().to_string())?;
+            }
+            Ok(())
+        }
+        Some(e) => {
+            let e = match signals.ending() {
+                Some(kind) => e.kind(kind),
+                None => e,
+            };
+            Err(e.next(format!("go on with: finetop train --resume {}", dir.display())))
+        }
+    }
+}
+
+/// Progress for a person on stderr, or every event as JSON on stdout.
+fn tell(event: &Event, json: bool, total: &mut u64) {
+    if json {
+        if let Ok(line) = serde_json::to_string(event) {
+            // A reader that went away does not end the training.
+            let _ = output::print(&line);
+        }
+        return;
+    }
+    if let Some(line) = line(event, total) {
+        output::progress(&line);
+    }
+}
+
+fn line(event: &Event, total: &mut u64) -> Option<String> {
+    let step = event.step;
+    Some(match &event.body {
+        Body::Start(s) => {
+            *total = s.total_steps;
+            format!(
+                "{} · {} · {} · {} trainable of {} · {} rows, {} held out · {} steps · {}",
+                s.method,
+                s.tuning,
+                s.model,
+                thousands(s.trainable_parameters),
+                thousands(s.total_parameters),
+                thousands(s.train_rows),
+                thousands(s.eval_rows),
+                thousands(s.total_steps),
+                s.device_name
+            )
+        }
+        Body::Step(s) => format!(
+            "step {step}/{total}  loss {:.4}  grad {:.3}  lr {:.2e}  {} tok/s",
+            s.loss,
+            s.grad_norm,
+            s.learning_rate,
+            thousands(s.tokens_per_second as u64)
+        ),
+        Body::Eval(e) => format!("eval {:.4}  perplexity {:.2}{}", e.loss, e.perplexity, if e.best { "  best" } else { "" }),
+        Body::Sample(s) => {
+            let mark = match s.score {
+                Some(1.0) => " ✓",
+                Some(_) => " ✕",
+                None => "",
+            };
+            format!("sample{mark}  {} → {}", one_line(&s.prompt, 60), one_line(&s.text, 160))
+        }
+        Body::Finding(f) => {
+            let sign = match (f.resolved, f.severity) {
+                (true, _) | (_, Severity::Passed) => "✓",
+                (_, Severity::Note) => "·",
+                (_, Severity::Warning) => "▲",
+                (_, Severity::Error) => "✕",
+            };
+            let gone = if f.resolved { " (no longer)" } else { "" };
+            format!("{sign} {}{gone}: {}", f.title, f.evidence)
+        }
+        Body::Checkpoint(c) => {
+            format!("checkpoint {}  {:.1} MiB  {}", c.path, c.bytes as f64 / 1048576.0, if c.best { "best" } else { "" })
+        }
+        Body::Change(c) if c.to.is_empty() => format!("not changed: {}: {}", c.key, c.by),
+        Body::Change(c) => format!("{} {} → {}, by {}", c.key, c.from, c.to, c.by),
+        Body::State(s) if s.state == RunState::Running => return None,
+        Body::State(s) => {
+            let word = format!("{:?}", s.state).to_lowercase();
+            if s.why.is_empty() { word } else { format!("{word}: {}", s.why) }
+        }
+        Body::Memory(_) | Body::Schema { .. } => return None,
+    })
+}
+
+fn one_line(text: &str, most: usize) -> String {
+    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if flat.chars().count() <= most { flat } else { flat.chars().take(most).collect::<String>() + "…" }
+}

@@ -1,0 +1,28 @@
+//! A learning rate outside the guidance's range.
+
+use crate::diagnose::{finding, preflight::Preflight, recipe_fix};
+use crate::recipe::guidance::{Facts, guidance, learning_rates, row};
+use crate::recipe::schema::short;
+use crate::train::event::{Finding, Severity};
+
+pub const NAME: &str = "rate_range";
+
+pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
+    let Some(g) = guidance("train.learning_rate", p.recipe, &Facts::default()) else { return Vec::new() };
+    let tuning = if p.recipe.lora.is_some() { "LoRA" } else { "full fine-tuning" };
+    let rate = p.recipe.train.learning_rate;
+    let inside = g.inside != Some(false);
+    let (min, _, start) = learning_rates(p.recipe.method, p.recipe.lora.is_some());
+    let title = match (inside, rate < min) {
+        (true, _) => "learning rate is in range",
+        (false, true) => "learning rate is low",
+        (false, false) => "learning rate is high",
+    };
+    let severity = if inside { Severity::Passed } else { Severity::Warning };
+    let mut f = finding(NAME, severity, title, row::RATE);
+    f.evidence = format!("{}; {tuning}: {}", short(rate), g.text);
+    if !inside {
+        f.fix = Some(recipe_fix(&[("train.learning_rate", short(start))]));
+    }
+    vec![f]
+}

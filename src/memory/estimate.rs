@@ -1,0 +1,283 @@
+//! What a training run will hold, by component, in bytes: the engine on the CPU, everything in f32.
+//!
+//! It counts what the engine keeps: the weights; values, gradients and two moments of what trains; per block what the
+//! backward pass needs (or the block's input alone, where activations are computed again); the logits of one chunk; the
+//! largest set of intermediates that live at one time; and the program itself.
+
+use crate::recipe::{LINEAR, Recipe, TargetModules};
+
+/// A decoder's sizes, as memory sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    /// Width of the queries: heads × head_dim.
+    pub queries: usize,
+    /// Width of the keys, and of the values: kv heads × head_dim.
+    pub keys: usize,
+    pub num_attention_heads: usize,
+    pub tie_word_embeddings: bool,
+}
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+/// Logits that exist at a time in the engine's cross-entropy.
+const LOGITS: u64 = 12 << 20;
+/// Queries whose scores exist at a time in the engine's attention, per thread, forward and backward.
+const QUERIES: u64 = 64;
+/// The program, its libraries and thread stacks; and the tokenizer's tables, by entry of the vocabulary (measured with
+/// SmolLM2's: 49,152 entries).
+const PROGRAM: u64 = 48 << 20;
+const TOKENIZER: u64 = 700;
+/// Share of the memory that a plan may fill: the rest is the allocator's and the system's.
+const FILL: f64 = 0.9;
+
+impl Shape {
+    /// (name, outputs, inputs) of a block's linear layers.
+    fn linears(&self) -> [(&'static str, usize, usize); 7] {
+        let (n, f) = (self.hidden_size, self.intermediate_size);
+        [
+            (LINEAR[0], self.queries, n),
+            (LINEAR[1], self.keys, n),
+            (LINEAR[2], self.keys, n),
+            (LINEAR[3], n, self.queries),
+            (LINEAR[4], f, n),
+            (LINEAR[5], f, n),
+            (LINEAR[6], n, f),
+        ]
+    }
+
+    /// Numbers in the base model; a tied head counts once.
+    pub fn parameters(&self) -> u64 {
+        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + 2 * self.hidden_size;
+        let tables = if self.tie_word_embeddings { 1 } else { 2 };
+        (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
+    }
+
+    fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
+        let Some(lora) = &recipe.lora else { return Vec::new() };
+        let here = |name: &str| match &lora.target_modules {
+            TargetModules::AllLinear(_) => true,
+            TargetModules::Names(names) => names.iter().any(|n| n == name),
+        };
+        self.linears().into_iter().filter(|(name, ..)| here(name)).map(|(_, o, i)| (o, i)).collect()
+    }
+
+    /// Numbers that train: the adapters, or without `[lora]` all.
+    pub fn trainable(&self, recipe: &Recipe) -> u64 {
+        match &recipe.lora {
+            None => self.parameters(),
+            Some(lora) => {
+                let layer: usize = self.adapted(recipe).iter().map(|(o, i)| lora.r * (o + i)).sum();
+                (self.num_hidden_layers * layer) as u64
+            }
+        }
+    }
+
+    /// f32 numbers a block keeps per token for its backward pass.
+    fn kept(&self, recipe: &Recipe) -> u64 {
+        let qkv = self.queries + 2 * self.keys;
+        let block = 2 * self.hidden_size + qkv + self.queries + self.num_attention_heads + 2 * self.intermediate_size;
+        let inner = recipe.lora.as_ref().map_or(0, |l| l.r * self.adapted(recipe).len());
+        (block + inner) as u64
+    }
+
+    /// f32 numbers per token of the intermediates that live at one time in a block's backward pass, besides what is
+    /// kept: the MLP's (d, the gated activation and its gradient) or the attention's, whichever is larger.
+    fn passing(&self) -> u64 {
+        let n = self.hidden_size;
+        let mlp = n + 2 * self.intermediate_size;
+        let attention = n + self.queries + (self.queries + 2 * self.keys) + 2 * n;
+        mlp.max(attention).max(4 * n) as u64
+    }
+}
+
+/// What a run will hold, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estimate {
+    /// (name, bytes), in the order they are shown.
+    pub components: Vec<(&'static str, u64)>,
+    /// Tokens of the largest batch.
+    pub tokens: u64,
+    /// Whether activations are computed again (`gradient_checkpointing`).
+    pub recomputes: bool,
+}
+
+impl Estimate {
+    pub fn total(&self) -> u64 {
+        self.components.iter().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+/// Bytes as GiB with one decimal: `17.0`.
+pub fn gib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / (1u64 << 30) as f64)
+}
+
+/// Tokens of the largest batch: rows are laid end to end without padding, so it is the batch size times the longest row
+/// (`longest`, in tokens, where the rows are known), or times the full length where rows are packed.
+fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
+    let full = recipe.model.max_seq_length;
+    let row = if recipe.train.packing { full } else { longest.map_or(full, |l| l.min(full)) };
+    let batch = recipe.train.per_device_train_batch_size.max(recipe.train.per_device_eval_batch_size);
+    (row * batch) as u64
+}
+
+/// The estimate for a recipe, with activations kept or computed again.
+pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomputes: bool) -> Estimate {
+    let t = tokens(recipe, longest);
+    let row = longest.map_or(recipe.model.max_seq_length, |l| l.min(recipe.model.max_seq_length)) as u64;
+    let (layers, n, v) = (shape.num_hidden_layers as u64, shape.hidden_size as u64, shape.vocab_size as u64);
+    let trainable = shape.trainable(recipe);
+    let kept = shape.kept(recipe);
+    let activations = if recomputes { t * (layers * n + kept) } else { t * layers * kept };
+    // Labelled rows before and after the final norm with their gradients, and the gradient of all rows.
+    let loss = (v * (LOGITS / v.max(1)).max(1).min(t)) + 5 * t * n;
+    let threads = std::thread::available_parallelism().map_or(1, |c| c.get() as u64);
+    let scores = threads * 2 * QUERIES * row;
+    let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
+    let copies = if recipe.lora.is_some() { 4 } else { 3 };
+    Estimate {
+        components: vec![
+            ("weights f32", F32 * shape.parameters()),
+            (states, F32 * copies * trainable),
+            ("activations", F32 * activations),
+            ("loss chunk", F32 * loss),
+            ("workspace", F32 * (t * shape.passing() + scores)),
+            ("program, tokenizer", PROGRAM + TOKENIZER * v),
+        ],
+        tokens: t,
+        recomputes,
+    }
+}
+
+/// Whether activations are to be computed again, as `train.gradient_checkpointing` says; `auto` keeps them where all
+/// fits into `available` bytes with a tenth to spare (unknown: they are kept).
+pub fn recomputes(recipe: &Recipe, shape: &Shape, longest: Option<usize>, available: Option<u64>) -> bool {
+    match recipe.train.gradient_checkpointing.as_str() {
+        "full" => true,
+        "off" => false,
+        _ => available.is_some_and(|free| estimate(recipe, shape, longest, false).total() as f64 > FILL * free as f64),
+    }
+}
+
+/// The largest `per_device_train_batch_size` that fits into `available` bytes with a tenth to spare, and whether
+/// activations are then computed again; none where not even one sequence fits.
+pub fn largest_batch(recipe: &Recipe, shape: &Shape, longest: Option<usize>, available: u64) -> Option<(usize, bool)> {
+    largest(4_096, available, recipe, shape, longest, |r, batch| {
+        r.train.per_device_train_batch_size = batch;
+        r.train.per_device_eval_batch_size = r.train.per_device_eval_batch_size.min(batch);
+    })
+}
+
+/// The largest `model.max_seq_length` that fits at the recipe's batch size, for rows as long, and whether activations
+/// are then computed again.
+pub fn largest_sequence(recipe: &Recipe, shape: &Shape, available: u64) -> Option<(usize, bool)> {
+    largest(1 << 20, available, recipe, shape, None, |r, length| r.model.max_seq_length = length)
+}
+
+fn largest(
+    most: usize,
+    available: u64,
+    recipe: &Recipe,
+    shape: &Shape,
+    longest: Option<usize>,
+    change: impl Fn(&mut Recipe, usize),
+) -> Option<(usize, bool)> {
+    let fits = |value: usize| {
+        let mut r = recipe.clone();
+        change(&mut r, value);
+        let again = recomputes(&r, shape, longest, Some(available));
+        (estimate(&r, shape, longest, again).total() as f64 <= FILL * available as f64).then_some(again)
+    };
+    fits(1)?;
+    // Memory grows with the value, so what fits can be halved towards.
+    let (mut low, mut high) = (1, most + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if fits(middle).is_some() { low = middle } else { high = middle }
+    }
+    fits(low).map(|again| (low, again))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{parse, with};
+
+    const SMOL: Shape = Shape {
+        vocab_size: 49_152,
+        hidden_size: 576,
+        intermediate_size: 1_536,
+        num_hidden_layers: 30,
+        queries: 576,
+        keys: 192,
+        num_attention_heads: 9,
+        tie_word_embeddings: true,
+    };
+
+    fn recipe(more: &str) -> Recipe {
+        let text = format!(
+            "[model]\nname_or_path = \"demo\"\nmax_seq_length = 256\n[data]\ntrain = \"a\"\n[train]\n\
+             per_device_train_batch_size = 2\nper_device_eval_batch_size = 2\n{more}"
+        );
+        parse(&text, "m.toml", &[]).unwrap().recipe
+    }
+
+    #[test]
+    fn smollm2_has_the_parameters_that_transformers_and_peft_count() {
+        // AutoModelForCausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct").num_parameters() → 134515008
+        assert_eq!(SMOL.parameters(), 134_515_008);
+        // get_peft_model(m, LoraConfig(r=16, target_modules="all-linear")).print_trainable_parameters() → 4,884,480
+        assert_eq!(SMOL.trainable(&recipe("[lora]\nr = 16\n")), 4_884_480);
+        assert_eq!(SMOL.trainable(&recipe("")), SMOL.parameters());
+        let two = recipe("[lora]\nr = 8\ntarget_modules = [\"q_proj\", \"v_proj\"]\n");
+        assert_eq!(SMOL.trainable(&two), 30 * 8 * (576 + 576 + 576 + 192));
+    }
+
+    #[test]
+    fn components_are_in_proportion() {
+        let e = estimate(&recipe("[lora]\n"), &SMOL, None, false);
+        assert_eq!(e.tokens, 512);
+        let of = |e: &Estimate, name: &str| e.components.iter().find(|(n, _)| *n == name).unwrap().1;
+        assert_eq!(of(&e, "weights f32"), 4 * 134_515_008);
+        assert_eq!(of(&e, "adapters, grads, adam"), 16 * 4_884_480);
+        let again = estimate(&recipe("[lora]\n"), &SMOL, None, true);
+        assert!(of(&again, "activations") * 5 < of(&e, "activations"));
+        let full = estimate(&recipe(""), &SMOL, None, false);
+        assert_eq!(of(&full, "grads, adam"), 12 * 134_515_008);
+        // Short rows need less than the length allows; packed ones fill it.
+        let short = estimate(&recipe("[lora]\n"), &SMOL, Some(100), false);
+        assert_eq!(short.tokens, 200);
+        assert_eq!(estimate(&recipe("packing = true\n[lora]\n"), &SMOL, Some(100), false).tokens, 512);
+    }
+
+    #[test]
+    fn auto_keeps_activations_where_they_fit() {
+        let r = recipe("[lora]\n");
+        let kept = estimate(&r, &SMOL, None, false).total();
+        assert!(!recomputes(&r, &SMOL, None, Some(2 * kept)));
+        assert!(recomputes(&r, &SMOL, None, Some(kept)));
+        assert!(!recomputes(&r, &SMOL, None, None));
+        let full = with(&r, "train.gradient_checkpointing", "full").unwrap();
+        assert!(recomputes(&full, &SMOL, None, None));
+    }
+
+    #[test]
+    fn the_largest_batch_fits_and_one_more_does_not() {
+        let r = recipe("[lora]\n");
+        let free = 8u64 << 30;
+        let (batch, again) = largest_batch(&r, &SMOL, None, free).unwrap();
+        let at = |b: usize| {
+            let r = with(&r, "train.per_device_train_batch_size", &b.to_string()).unwrap();
+            estimate(&r, &SMOL, None, true).total() as f64
+        };
+        assert!(again && batch > 8);
+        assert!(at(batch) <= 0.9 * free as f64 && at(batch + 1) > 0.9 * free as f64, "{batch}");
+        assert_eq!(largest_batch(&r, &SMOL, None, 100 << 20), None);
+        let (length, _) = largest_sequence(&r, &SMOL, free).unwrap();
+        assert!(length > 256);
+    }
+}

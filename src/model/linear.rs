@@ -1,0 +1,130 @@
+//! A linear layer: one or several projections of the same input as one matrix, frozen or trained, with their adapters.
+
+use super::config::Weights;
+use super::lora::{Context, Lora, LoraConfig};
+use super::params::{Param, Params};
+use crate::ops::arena;
+use crate::ops::matmul::{matmul, matmul_add_};
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+
+/// Take a weight out of a model's tensors, f32 and contiguous; complain unless it is there with this shape.
+pub(super) fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Tensor> {
+    let Some(t) = weights.tensors.remove(name) else {
+        return Err(Error::new(format!("the model has no tensor {name} (expected shape {shape:?})"))
+            .next("the files are incomplete, or of an architecture that config.json does not describe"));
+    };
+    if t.dims() != shape {
+        return Err(Error::new(format!("tensor {name} has shape {:?}, expected {shape:?}", t.dims()))
+            .next("the weights and config.json do not belong together"));
+    }
+    Ok(t.to_dtype(DType::F32)?.contiguous()?)
+}
+
+/// A weight, and its gradient where it trains.
+#[derive(Debug)]
+pub(super) struct Weight {
+    pub value: Tensor,
+    pub grad: Option<Tensor>,
+}
+
+impl Weight {
+    /// Take the named tensors, one under the other. Where `params` has them the values move there, else they stay frozen.
+    pub fn load(weights: &mut Weights, params: &Params, parts: &[(String, Vec<usize>)]) -> Result<Self> {
+        let names: Vec<String> = parts.iter().map(|(n, _)| n.clone()).collect();
+        if let Some(Param { value, grad }) = params.param(&names)? {
+            let mut at = 0;
+            for (name, shape) in parts {
+                let t = take(weights, name, shape)?;
+                arena::copy_tensor_(&value.narrow(0, at, shape[0])?, &t)?;
+                at += shape[0];
+            }
+            return Ok(Self { value, grad: Some(grad) });
+        }
+        let taken = parts.iter().map(|(n, s)| take(weights, n, s)).collect::<Result<Vec<_>>>()?;
+        let value = match taken.as_slice() {
+            [one] => one.clone(),
+            several => Tensor::cat(several, 0)?,
+        };
+        Ok(Self { value, grad: None })
+    }
+}
+
+/// Projections of one input. Output column `start..start + width` of the fused layer is the projection's own output.
+#[derive(Debug)]
+pub(super) struct Linear {
+    weight: Weight,
+    lora: Option<Lora>,
+    /// (prefix, first output column, width) of each projection.
+    projections: Vec<(String, usize, usize)>,
+}
+
+/// What the backward pass needs besides the input: the adapters' inner activations.
+#[derive(Debug)]
+pub(super) struct Saved(Option<Tensor>);
+
+impl Linear {
+    /// Projections `(prefix, outputs)` of an input of `inputs` numbers.
+    pub fn new(
+        weights: &mut Weights,
+        params: &Params,
+        lora: Option<&LoraConfig>,
+        projections: &[(String, usize)],
+        inputs: usize,
+        layer: u32,
+        seed: u64,
+    ) -> Result<Self> {
+        let parts: Vec<_> = projections.iter().map(|(p, out)| (format!("{p}.weight"), vec![*out, inputs])).collect();
+        let mut at = 0;
+        let placed: Vec<_> = projections
+            .iter()
+            .map(|(p, out)| {
+                at += out;
+                (p.clone(), at - out, *out)
+            })
+            .collect();
+        let weight = Weight::load(weights, params, &parts)?;
+        let lora = match lora {
+            Some(config) => Lora::new(config, params, &placed, layer, seed)?,
+            None => None,
+        };
+        Ok(Self { weight, lora, projections: placed })
+    }
+
+    /// `x [T, in]` to `y [T, out]`.
+    pub fn forward(&self, x: &Tensor, c: &Context) -> Result<(Tensor, Saved)> {
+        let y = matmul(x, &self.weight.value.t()?)?;
+        let inner = match &self.lora {
+            Some(lora) if c.adapter => Some(lora.forward(x, &y, c)?),
+            _ => None,
+        };
+        Ok((y, Saved(inner)))
+    }
+
+    /// Adds into what trains, given `dy [T, out]` and the forward pass's `x`; returns `dx [T, in]` where `wanted`.
+    pub fn backward(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        saved: &Saved,
+        wanted: bool,
+        c: &Context,
+    ) -> Result<Option<Tensor>> {
+        let dx = if wanted { Some(matmul(dy, &self.weight.value)?) } else { None };
+        if let Some(grad) = &self.weight.grad {
+            matmul_add_(grad, 1.0, &dy.t()?, x)?;
+        }
+        if let (Some(lora), Some(inner)) = (&self.lora, &saved.0) {
+            lora.backward(dy, x, inner, dx.as_ref(), c)?;
+        }
+        Ok(dx)
+    }
+
+    /// The projections' own weights by name, as views.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let view = |(p, start, width): &(String, usize, usize)| {
+            Ok((format!("{p}.weight"), self.weight.value.narrow(0, *start, *width)?))
+        };
+        self.projections.iter().map(view).collect()
+    }
+}

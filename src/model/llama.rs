@@ -1,0 +1,316 @@
+//! Llama and its kin: training passes with explicit gradients, evaluation, and decoding.
+
+use super::block::{Block, NORMS, Place, Saved, projections};
+use super::cache::KvCache;
+use super::config::{Config, Weights};
+use super::linear::Weight;
+use super::lora::{self, Context, LoraConfig, Tuning};
+use super::params::Params;
+use crate::data::batch::{Batch, IGNORE};
+use crate::ops::cross_entropy::{Gradients, cross_entropy};
+use crate::ops::embedding::{gather, scatter_add_};
+use crate::ops::matmul::matmul;
+use crate::ops::rms_norm::{rms_norm, rms_norm_backward};
+use crate::ops::rope::{Llama3, Rotary};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const NORM: &str = "model.norm.weight";
+const HEAD: &str = "lm_head.weight";
+
+/// The random streams of a pass, and what it keeps for going back.
+#[derive(Debug, Clone, Copy)]
+pub struct Pass {
+    pub seed: u64,
+    pub step: u64,
+    /// The accumulation step within the optimizer step.
+    pub micro: u64,
+    pub checkpointing: Checkpointing,
+}
+
+/// What a training pass keeps of the way forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checkpointing {
+    /// What each block's backward pass needs.
+    Off,
+    /// The blocks' inputs only; the rest is computed again, to the same bits.
+    Full,
+}
+
+/// What a block leaves behind.
+enum Kept {
+    All(Box<Saved>),
+    Input(Tensor),
+}
+
+/// A decoder with what trains of it.
+pub struct Llama {
+    config: Config,
+    params: Params,
+    tuning: Tuning,
+    embedding: Weight,
+    blocks: Vec<Block>,
+    norm: Weight,
+    /// None where the embedding is the head.
+    head: Option<Weight>,
+    rotary: Rotary,
+    adapter: bool,
+    device: Device,
+    total: u64,
+}
+
+/// Names, shapes and decay of what trains, in arena order: projections of one input side by side, their A matrices too.
+fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool)> {
+    let mut plan = Vec::new();
+    let table = vec![c.vocab_size, c.hidden_size];
+    if *tuning == Tuning::Full {
+        plan.push((EMBEDDING.to_string(), table.clone(), true));
+    }
+    for layer in 0..c.num_hidden_layers {
+        let prefix = format!("model.layers.{layer}");
+        match tuning {
+            Tuning::None => {}
+            Tuning::Full => {
+                for (name, out, inputs) in projections(c).into_iter().flatten() {
+                    plan.push((format!("{prefix}.{name}.weight"), vec![out, inputs], true));
+                }
+                plan.extend(NORMS.iter().map(|n| (format!("{prefix}.{n}"), vec![c.hidden_size], false)));
+            }
+            Tuning::Lora(l) => {
+                for mut group in projections(c) {
+                    group.retain(|(name, ..)| l.target_modules.iter().any(|m| name.ends_with(m.as_str())));
+                    let names: Vec<_> =
+                        group.iter().map(|(name, ..)| lora::names(&format!("{prefix}.{name}"))).collect();
+                    let a = names.iter().zip(&group).map(|((a, _), g)| (a.clone(), vec![l.r, g.2], true));
+                    let b = names.iter().zip(&group).map(|((_, b), g)| (b.clone(), vec![g.1, l.r], true));
+                    plan.extend(a.chain(b));
+                }
+            }
+        }
+    }
+    if *tuning == Tuning::Full {
+        plan.push((NORM.to_string(), vec![c.hidden_size], false));
+        if !c.tie_word_embeddings {
+            plan.push((HEAD.to_string(), table, true));
+        }
+    }
+    plan
+}
+
+impl Llama {
+    /// Build from a model's weights; `seed` draws fresh adapters. A weight that is missing or of another shape is an
+    /// error that names it.
+    pub fn new(mut weights: Weights, tuning: &Tuning, seed: u64) -> Result<Llama> {
+        let config = weights.config.clone();
+        let lora: Option<&LoraConfig> = match tuning {
+            Tuning::Lora(l) => Some(l),
+            _ => None,
+        };
+        if let Some(l) = lora {
+            l.check()?;
+        }
+        let device = weights.tensors.get(EMBEDDING).map_or(Device::Cpu, |t| t.device().clone());
+        let params = Params::new(plan(&config, tuning), &device)?;
+        let table = vec![config.vocab_size, config.hidden_size];
+        let embedding = Weight::load(&mut weights, &params, &[(EMBEDDING.into(), table.clone())])?;
+        let blocks = (0..config.num_hidden_layers)
+            .map(|layer| Block::new(&mut weights, &params, lora, layer as u32, seed))
+            .collect::<Result<Vec<_>>>()?;
+        let norm = Weight::load(&mut weights, &params, &[(NORM.into(), vec![config.hidden_size])])?;
+        let head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(Weight::load(&mut weights, &params, &[(HEAD.into(), table)])?),
+        };
+        let scaling = config.rope_scaling.map(|s| Llama3 {
+            factor: s.factor,
+            low_freq_factor: s.low_freq_factor,
+            high_freq_factor: s.high_freq_factor,
+            original_max_position_embeddings: s.original_max_position_embeddings,
+        });
+        let rotary = Rotary::new(config.head_dim, config.rope_theta, scaling);
+        let tuning = tuning.clone();
+        let mut model =
+            Llama { config, params, tuning, embedding, blocks, norm, head, rotary, adapter: true, device, total: 0 };
+        let base: usize = model.full_state()?.iter().map(|(_, t)| t.elem_count()).sum();
+        let adapters = if lora.is_some() { model.params.len() } else { 0 };
+        model.total = (base + adapters) as u64;
+        Ok(model)
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What trains.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Numbers in the model, adapters included; a tied head counts once.
+    pub fn total_parameters(&self) -> u64 {
+        self.total
+    }
+
+    /// With `false` the base speaks, as if there were no adapter.
+    pub fn set_adapter_enabled(&mut self, on: bool) {
+        self.adapter = on;
+    }
+
+    /// The base model's weights in Hugging Face's names (views, not copies); adapters are in [`Llama::params`].
+    pub fn full_state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut all = vec![(EMBEDDING.to_string(), self.embedding.value.clone())];
+        for block in &self.blocks {
+            all.extend(block.state()?);
+        }
+        all.push((NORM.to_string(), self.norm.value.clone()));
+        all.extend(self.head.iter().map(|h| (HEAD.to_string(), h.value.clone())));
+        Ok(all)
+    }
+
+    fn head(&self) -> &Weight {
+        self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    fn context(&self, pass: Option<&Pass>) -> Context {
+        Context { adapter: self.adapter, dropout: pass.map(|p| (p.seed, p.step, p.micro)), layer: 0 }
+    }
+
+    fn place<'a>(&self, positions: &[u32], cu_seqlens: &'a [u32]) -> Result<Place<'a>> {
+        let (cos, sin) = self.rotary.angles(positions)?;
+        Ok(Place { cos, sin, cu_seqlens })
+    }
+
+    /// Add scale · ∂ΣNLL into the gradients; returns ΣNLL over the labels, unscaled. A batch without labels gives 0.
+    pub fn forward_backward(&self, batch: &Batch, scale: f64, pass: &Pass) -> Result<f64> {
+        if self.tuning == Tuning::None {
+            return Err(Error::new("nothing of this model trains"));
+        }
+        let (rows, labels) = self.labelled(batch)?;
+        if rows.is_empty() {
+            return Ok(0.0);
+        }
+        let context = self.context(Some(pass));
+        let place = self.place(&batch.positions, &batch.cu_seqlens)?;
+        let mut x = gather(&self.embedding.value, &batch.ids)?;
+        let mut kept = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let (y, saved) = block.forward(&x, &place, context)?;
+            kept.push(match pass.checkpointing {
+                Checkpointing::Off => Kept::All(Box::new(saved)),
+                Checkpointing::Full => Kept::Input(x),
+            });
+            x = y;
+        }
+        let (loss, mut d) = self.top(&x, &rows, &labels, scale)?;
+        drop(x);
+        let below = self.embedding.grad.as_ref();
+        for (i, block) in self.blocks.iter().enumerate().rev() {
+            let saved = match kept.pop() {
+                Some(Kept::All(saved)) => *saved,
+                Some(Kept::Input(x)) => block.forward(&x, &place, context)?.1,
+                None => return Err(Error::new("a block left nothing to go back from")),
+            };
+            d = block.backward(d, saved, &place, i > 0 || below.is_some(), context)?;
+        }
+        if let Some(grad) = below {
+            scatter_add_(grad, &batch.ids, &d)?;
+        }
+        Ok(loss)
+    }
+
+    /// Final norm, head and loss at the labelled rows of `x [T, n]`: the loss and dx `[T, n]`.
+    fn top(&self, x: &Tensor, rows: &[u32], labels: &[u32], scale: f64) -> Result<(f64, Tensor)> {
+        let (head, eps) = (self.head(), self.config.rms_norm_eps);
+        let labelled = gather(x, rows)?;
+        let (normed, rstd) = rms_norm(&labelled, &self.norm.value, eps)?;
+        let gradients = Gradients { scale, head: head.grad.as_ref() };
+        let (loss, dnormed) = cross_entropy(&normed, &head.value, labels, Some(gradients))?;
+        let dx = Tensor::zeros(x.shape(), DType::F32, &self.device)?;
+        if let Some(dnormed) = dnormed {
+            let dlabelled = Tensor::zeros(labelled.shape(), DType::F32, &self.device)?;
+            let w = &self.norm;
+            rms_norm_backward(&dnormed, &labelled, &w.value, &rstd, &dlabelled, w.grad.as_ref())?;
+            scatter_add_(&dx, rows, &dlabelled)?;
+        }
+        Ok((loss, dx))
+    }
+
+    /// Hidden states before the final norm, nothing saved, no dropout.
+    fn hidden(&self, batch: &Batch) -> Result<Tensor> {
+        let place = self.place(&batch.positions, &batch.cu_seqlens)?;
+        let mut x = gather(&self.embedding.value, &batch.ids)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &place, self.context(None))?.0;
+        }
+        Ok(x)
+    }
+
+    /// ΣNLL and the number of labels: no dropout, nothing saved.
+    pub fn loss(&self, batch: &Batch) -> Result<(f64, u64)> {
+        let (rows, labels) = self.labelled(batch)?;
+        if rows.is_empty() {
+            return Ok((0.0, 0));
+        }
+        let labelled = gather(&self.hidden(batch)?, &rows)?;
+        let (normed, _) = rms_norm(&labelled, &self.norm.value, self.config.rms_norm_eps)?;
+        let (loss, _) = cross_entropy(&normed, &self.head().value, &labels, None)?;
+        Ok((loss, labels.len() as u64))
+    }
+
+    /// `[T, V]`, f32: all of them at once, for tests and proofs on short batches.
+    pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
+        self.labelled(batch)?;
+        let (normed, _) = rms_norm(&self.hidden(batch)?, &self.norm.value, self.config.rms_norm_eps)?;
+        matmul(&normed, &self.head().value.t()?)
+    }
+
+    /// Room for `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> Result<KvCache> {
+        let width = self.config.num_key_value_heads * self.config.head_dim;
+        KvCache::new(self.blocks.len(), capacity, width, &self.device)
+    }
+
+    /// Read `ids` (a prompt, or one token) after what `cache` holds; the logits `[V]` that follow the last.
+    pub fn decode(&self, ids: &[u32], cache: &mut KvCache) -> Result<Vec<f32>> {
+        if ids.is_empty() || cache.layers.len() != self.blocks.len() {
+            return Err(Error::new("decoding needs at least one token, and a cache of this model"));
+        }
+        let past = cache.len();
+        let positions: Vec<u32> = (past..past + ids.len()).map(|p| p as u32).collect();
+        let place = self.place(&positions, &[])?;
+        let mut x = gather(&self.embedding.value, ids)?;
+        for (block, layer) in self.blocks.iter().zip(&cache.layers) {
+            x = block.decode(&x, &place, layer, past, self.context(None))?;
+        }
+        let last = x.narrow(0, ids.len() - 1, 1)?;
+        let (normed, _) = rms_norm(&last, &self.norm.value, self.config.rms_norm_eps)?;
+        let logits = matmul(&normed, &self.head().value.t()?)?;
+        cache.len = past + ids.len();
+        Ok(logits.flatten_all()?.to_vec1()?)
+    }
+
+    /// Rows that have a label, and the labels; complains about a batch that does not hold together.
+    fn labelled(&self, batch: &Batch) -> Result<(Vec<u32>, Vec<u32>)> {
+        let t = batch.ids.len();
+        if t == 0 || batch.positions.len() != t || batch.labels.len() != t {
+            return Err(Error::new(format!(
+                "a batch of {t} tokens has {} positions and {} labels",
+                batch.positions.len(),
+                batch.labels.len()
+            )));
+        }
+        let counted = batch.labels.iter().enumerate().filter(|(_, l)| **l != IGNORE);
+        counted
+            .map(|(i, &l)| match u32::try_from(l) {
+                Ok(label) => Ok((i as u32, label)),
+                Err(_) => Err(Error::new(format!("label {l} is no token id"))),
+            })
+            .collect::<Result<Vec<_>>>()
+            .map(|pairs| pairs.into_iter().unzip())
+    }
+}
+
+#[cfg(test)]
+#[path = "llama_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+//! Low-rank adapters (Hu et al., 2021) as PEFT defines them: `y += alpha/r · dropout(x)·Aᵀ·Bᵀ`.
+//!
+//! The adapters of projections that share an input lie side by side, so their thin products are one.
+
+use super::params::{Param, Params};
+use crate::ops::arena;
+use crate::ops::dropout::{dropout, dropout_};
+use crate::ops::matmul::{matmul, matmul_add_};
+use crate::ops::random::Stream;
+use crate::ops::residual::add_;
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+
+/// The projections that can carry an adapter; a position here is the module's number in random streams.
+pub const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+/// An adapter's shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraConfig {
+    pub r: usize,
+    pub alpha: f64,
+    /// On the adapter's input, 0..1.
+    pub dropout: f64,
+    /// A subset of [`MODULES`].
+    pub target_modules: Vec<String>,
+}
+
+impl LoraConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.r == 0 {
+            return Err(Error::usage("lora.r must be at least 1"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::usage(format!("lora.lora_dropout = {} is not a probability below 1", self.dropout)));
+        }
+        if self.target_modules.is_empty() {
+            return Err(Error::usage("lora.target_modules names no module").next("use \"all-linear\""));
+        }
+        match self.target_modules.iter().find(|m| !MODULES.contains(&m.as_str())) {
+            Some(m) => Err(Error::usage(format!("lora.target_modules: this model has no {m:?}"))
+                .next(format!("it has {}", MODULES.join(", ")))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What trains.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tuning {
+    Full,
+    Lora(LoraConfig),
+    None,
+}
+
+/// What a pass needs to know inside a layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context {
+    /// Whether adapters count.
+    pub adapter: bool,
+    /// (seed, step, micro-step) of the dropout masks; none in evaluation.
+    pub dropout: Option<(u64, u64, u64)>,
+    pub layer: u32,
+}
+
+/// One projection's adapter inside a [`Lora`].
+#[derive(Debug)]
+struct Part {
+    /// Columns of the fused output.
+    out: (usize, usize),
+    /// Rows of the fused A.
+    rank: (usize, usize),
+    a: Param,
+    b: Param,
+    module: u32,
+}
+
+/// The adapters of projections that share an input.
+#[derive(Debug)]
+pub(super) struct Lora {
+    parts: Vec<Part>,
+    /// All A matrices, one under the other: `[R, in]`.
+    a: Param,
+    scale: f32,
+    dropout: f64,
+}
+
+/// The adapter's tensor names under a projection's prefix (`model.layers.0.self_attn.q_proj`).
+pub(super) fn names(prefix: &str) -> (String, String) {
+    (format!("{prefix}.lora_A.weight"), format!("{prefix}.lora_B.weight"))
+}
+
+impl Lora {
+    /// Over projections `(prefix, first output column, width)`; those not in `params` have no adapter. A starts uniform
+    /// on ±1/√in (PEFT's `kaiming_uniform_(a=√5)`), B at zero.
+    pub fn new(
+        config: &LoraConfig,
+        params: &Params,
+        projections: &[(String, usize, usize)],
+        layer: u32,
+        seed: u64,
+    ) -> Result<Option<Self>> {
+        let mut parts = Vec::new();
+        let mut all = Vec::new();
+        for (prefix, start, width) in projections {
+            let (name_a, name_b) = names(prefix);
+            let (Some(a), Some(b)) = (params.param(std::slice::from_ref(&name_a))?, params.param(&[name_b])?) else {
+                continue;
+            };
+            let module = MODULES.iter().position(|m| prefix.ends_with(m)).unwrap_or(MODULES.len()) as u32;
+            let mut start_a = vec![0f32; a.value.elem_count()];
+            let bound = 1.0 / (a.value.dim(1)? as f32).sqrt();
+            Stream { seed, words: [layer, module, u32::MAX] }.fill_uniform(bound, &mut start_a);
+            arena::copy_(&a.value, &start_a)?;
+            parts.push(Part { out: (*start, *width), rank: (all.len() * config.r, config.r), a, b, module });
+            all.push(name_a);
+        }
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let a = params.param(&all)?.ok_or_else(|| Error::new("adapters of one layer do not lie side by side"))?;
+        Ok(Some(Self { parts, a, scale: (config.alpha / config.r as f64) as f32, dropout: config.dropout }))
+    }
+
+    fn stream(&self, part: &Part, c: &Context) -> Option<Stream> {
+        let (seed, step, micro) = c.dropout.filter(|_| self.dropout > 0.0)?;
+        Some(Stream { seed, words: [step as u32, micro as u32, c.layer << 8 | part.module] })
+    }
+
+    fn drops(&self, c: &Context) -> bool {
+        self.dropout > 0.0 && c.dropout.is_some()
+    }
+
+    /// Adds the adapters' share into `y [T, out]`; returns `dropout(x)·Aᵀ [T, R]`, which the backward pass wants.
+    pub fn forward(&self, x: &Tensor, y: &Tensor, c: &Context) -> Result<Tensor> {
+        let h = if self.drops(c) {
+            let h = Tensor::zeros((x.dim(0)?, self.a.value.dim(0)?), DType::F32, x.device())?;
+            for p in &self.parts {
+                if let Some(stream) = self.stream(p, c) {
+                    let x = dropout(x, self.dropout, stream)?;
+                    matmul_add_(&h.narrow(1, p.rank.0, p.rank.1)?, 1.0, &x, &p.a.value.t()?)?;
+                }
+            }
+            h
+        } else {
+            matmul(x, &self.a.value.t()?)?
+        };
+        for p in &self.parts {
+            let (y, h) = (y.narrow(1, p.out.0, p.out.1)?, h.narrow(1, p.rank.0, p.rank.1)?);
+            matmul_add_(&y, self.scale, &h, &p.b.value.t()?)?;
+        }
+        Ok(h)
+    }
+
+    /// Adds into the gradients of A and B, and into `dx [T, in]` where there is one. `h` from the forward pass.
+    pub fn backward(&self, dy: &Tensor, x: &Tensor, h: &Tensor, dx: Option<&Tensor>, c: &Context) -> Result<()> {
+        let dh = Tensor::zeros(h.shape(), DType::F32, h.device())?;
+        for p in &self.parts {
+            let dy = dy.narrow(1, p.out.0, p.out.1)?;
+            let h = h.narrow(1, p.rank.0, p.rank.1)?;
+            matmul_add_(&dh.narrow(1, p.rank.0, p.rank.1)?, self.scale, &dy, &p.b.value)?;
+            matmul_add_(&p.b.grad, self.scale, &dy.t()?, &h)?;
+        }
+        if !self.drops(c) {
+            matmul_add_(&self.a.grad, 1.0, &dh.t()?, x)?;
+            return dx.map_or(Ok(()), |dx| matmul_add_(dx, 1.0, &dh, &self.a.value));
+        }
+        for p in &self.parts {
+            let Some(stream) = self.stream(p, c) else { continue };
+            let dh = dh.narrow(1, p.rank.0, p.rank.1)?;
+            matmul_add_(&p.a.grad, 1.0, &dh.t()?, &dropout(x, self.dropout, stream)?)?;
+            if let Some(dx) = dx {
+                let through = matmul(&dh, &p.a.value)?;
+                dropout_(&through, self.dropout, stream)?;
+                add_(dx, &through)?;
+            }
+        }
+        Ok(())
+    }
+}

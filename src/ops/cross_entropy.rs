@@ -1,0 +1,215 @@
+//! Cross-entropy fused with the output head: from hidden states straight to the loss and d(hidden).
+//!
+//! Logits exist for a block of rows at a time and are turned in place into their own gradient,
+//! so that the head's product is taken once and never stored whole.
+
+use super::host;
+use super::matmul::{matmul, matmul_add_};
+use super::simd::{exp, max, sum, vectorized};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+const OP: &str = "cross_entropy";
+/// Logits that exist at a time (48 MiB).
+const LOGITS: usize = 12 << 20;
+
+vectorized! {
+    /// Σ exp(l − top), and where `keep` the terms in place of `l`.
+    fn exponentials(l: &mut [f32], top: f32, keep: bool) -> f64 {
+        let mut total = 0f64;
+        for piece in l.chunks_mut(1024) {
+            if keep {
+                for l in piece.iter_mut() {
+                    *l = exp(*l - top);
+                }
+                total += f64::from(sum(piece.len(), |i| piece[i]));
+            } else {
+                total += f64::from(sum(piece.len(), |i| exp(piece[i] - top)));
+            }
+        }
+        total
+    }
+}
+
+vectorized! {
+    fn scale_by(l: &mut [f32], s: f32) {
+        for l in l {
+            *l *= s;
+        }
+    }
+}
+
+vectorized! {
+    fn top(l: &[f32]) -> f32 { max(l) }
+}
+
+/// A row's negative log-likelihood; with a scale, `logits` become scale · its gradient.
+fn row(logits: &mut [f32], label: usize, scale: Option<f32>) -> f64 {
+    let top = top(logits);
+    let at = logits[label];
+    let total = exponentials(logits, top, scale.is_some());
+    if let Some(scale) = scale {
+        scale_by(logits, (f64::from(scale) / total) as f32);
+        logits[label] -= scale;
+    }
+    f64::from(top) + total.ln() - f64::from(at)
+}
+
+/// What to compute besides the loss.
+pub struct Gradients<'a> {
+    /// Every gradient is that of `scale · ΣNLL`.
+    pub scale: f64,
+    /// Added into where the head trains, `[V, n]`.
+    pub head: Option<&'a Tensor>,
+}
+
+/// ΣNLL of `labels` (N ids below V) under `softmax(hidden · headᵀ)`, `hidden [N, n]`, `head [V, n]`, f32;
+/// and d(hidden) `[N, n]` where gradients are asked for. Anything not finite shows in the loss.
+pub fn cross_entropy(
+    hidden: &Tensor,
+    head: &Tensor,
+    labels: &[u32],
+    gradients: Option<Gradients>,
+) -> Result<(f64, Option<Tensor>)> {
+    blocks_of((LOGITS / head.dim(0)?.max(1)).max(1), hidden, head, labels, gradients)
+}
+
+fn blocks_of(
+    block: usize,
+    hidden: &Tensor,
+    head: &Tensor,
+    labels: &[u32],
+    gradients: Option<Gradients>,
+) -> Result<(f64, Option<Tensor>)> {
+    let (rows, n) = host::dims2(hidden, OP)?;
+    let (v, _) = host::dims2(head, OP)?;
+    host::same(OP, "the head", head.dims(), &[v, n])?;
+    host::same(OP, "labels", &[labels.len()], &[rows])?;
+    if let Some(label) = labels.iter().find(|&&l| l as usize >= v) {
+        return Err(Error::new(format!("label {label} is beyond the vocabulary of {v}")));
+    }
+    let scale = gradients.as_ref().map(|g| g.scale as f32);
+    let mut loss = 0f64;
+    let dhidden = match gradients {
+        Some(_) => Some(host::tensor(host::room(rows * n), &[rows, n])?),
+        None => None,
+    };
+    for (i, labels) in labels.chunks(block).enumerate() {
+        let part = hidden.narrow(0, i * block, labels.len())?;
+        let logits = matmul(&part, &head.t()?)?;
+        let nll: Vec<f64> = host::write(&logits, OP, |l| {
+            Ok(l.par_chunks_mut(v).zip(labels.par_iter()).map(|(l, &y)| row(l, y as usize, scale)).collect())
+        })?;
+        loss += nll.iter().sum::<f64>();
+        if let (Some(g), Some(d)) = (&gradients, &dhidden) {
+            matmul_add_(&d.narrow(0, i * block, labels.len())?, 1.0, &logits, head)?;
+            if let Some(dhead) = g.head {
+                matmul_add_(dhead, 1.0, &logits.t()?, &part)?;
+            }
+        }
+    }
+    Ok((loss, dhidden))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::*;
+
+    fn reference(h: &[f64], w: &[f64], labels: &[u32], n: usize) -> f64 {
+        let row = |(h, &y): (&[f64], &u32)| {
+            let l: Vec<f64> = w.chunks(n).map(|w| inner(h, w)).collect();
+            l.iter().map(|l| l.exp()).sum::<f64>().ln() - l[y as usize]
+        };
+        h.chunks(n).zip(labels).map(row).sum()
+    }
+
+    #[test]
+    fn loss_and_both_gradients_agree_with_f64_and_finite_differences() {
+        let (n, v, labels) = (5, 41, [3, 40, 0, 3, 17, 22, 9]);
+        let (h, w) = (random(&[7, n], 1), random(&[v, n], 2));
+        let dw = tensor(&vec![0.0; v * n], &[v, n]);
+        let (loss, dh) = cross_entropy(&h, &w, &labels, Some(Gradients { scale: 0.25, head: Some(&dw) })).unwrap();
+        let (h, w) = (f64s(&h), f64s(&w));
+        assert!((loss - reference(&h, &w, &labels, n)).abs() < 1e-5);
+        close(&f64s(&dh.unwrap()), &differences(&h, |h| 0.25 * reference(h, &w, &labels, n)), 2e-6);
+        close(&f64s(&dw), &differences(&w, |w| 0.25 * reference(&h, w, &labels, n)), 2e-6);
+    }
+
+    #[test]
+    fn many_blocks_of_rows_give_the_sum_of_single_rows() {
+        let (n, v, rows) = (3, 50, 7);
+        let (h, w, labels) = (random(&[rows, n], 1), random(&[v, n], 2), [1, 2, 3, 4, 5, 6, 7]);
+        let run = |block| {
+            let dw = tensor(&vec![0.0; v * n], &[v, n]);
+            let g = Some(Gradients { scale: 1.0, head: Some(&dw) });
+            let (loss, dh) = blocks_of(block, &h, &w, &labels, g).unwrap();
+            (loss, f64s(&dh.unwrap()), f64s(&dw))
+        };
+        let (one, three) = (run(1), run(3));
+        assert!((one.0 - three.0).abs() < 1e-5);
+        close(&one.1, &three.1, 1e-5);
+        close(&one.2, &three.2, 1e-5);
+    }
+
+    #[test]
+    fn it_agrees_with_pytorch() {
+        // seq: sin(a·(i+1)+b). h=seq((3,4),0.7,0); W=seq((6,4),1.3,0.5)
+        // F.cross_entropy(h@W.T,torch.tensor([2,-100,5]),ignore_index=-100,reduction="sum").backward()
+        let h = wave(&[3, 4], 0.7, 0.0);
+        let labelled = Tensor::cat(&[h.narrow(0, 0, 1).unwrap(), h.narrow(0, 2, 1).unwrap()], 0).unwrap();
+        let (w, dw) = (wave(&[6, 4], 1.3, 0.5), tensor(&[0.0; 24], &[6, 4]));
+        let (loss, dh) =
+            cross_entropy(&labelled, &w, &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) })).unwrap();
+        assert!((loss - 4.2436304).abs() < 5e-6);
+        let want_dh =
+            [0.3338083, -0.33981115, -0.51560652, 0.063962929, -0.9704358, 0.81021667, 1.4038997, -0.059133545];
+        let want_dw = [
+            0.05769112,
+            0.10610515,
+            0.10461627,
+            0.053924717,
+            0.18482235,
+            0.32880086,
+            0.31813917,
+            0.15785168,
+            -0.39503625,
+            -0.41859382,
+            -0.24528018,
+            0.043392569,
+            0.10652388,
+            0.42852509,
+            0.54898429,
+            0.41124752,
+            0.034667224,
+            0.14519253,
+            0.18743151,
+            0.14151853,
+            0.011331636,
+            -0.59002984,
+            -0.91389108,
+            -0.80793506,
+        ];
+        close(&f64s(&dh.unwrap()), &want_dh, 1e-6);
+        close(&f64s(&dw), &want_dw, 1e-6);
+    }
+
+    #[test]
+    fn what_is_not_finite_shows_in_the_loss() {
+        let w = random(&[6, 4], 2);
+        for bad in [f32::NAN, f32::INFINITY] {
+            let h = tensor(&[bad, 1.0, 1.0, 1.0], &[1, 4]);
+            let (loss, _) = cross_entropy(&h, &w, &[2], Some(Gradients { scale: 1.0, head: None })).unwrap();
+            assert!(!loss.is_finite(), "{loss}");
+        }
+    }
+
+    #[test]
+    fn a_label_beyond_the_vocabulary_is_an_error_and_no_label_is_no_loss() {
+        let w = random(&[6, 4], 2);
+        assert!(cross_entropy(&random(&[1, 4], 1), &w, &[6], None).is_err());
+        let none = Tensor::from_vec(Vec::<f32>::new(), (0, 4), &candle_core::Device::Cpu).unwrap();
+        assert_eq!(cross_entropy(&none, &w, &[], None).unwrap().0, 0.0);
+    }
+}

@@ -1,0 +1,103 @@
+//! What a person means by X in `chat X` and `eval X`: a run, a checkpoint, an adapter or a model.
+
+use super::events;
+use super::folder::RunFolder;
+use super::index::Index;
+use crate::Result;
+use crate::export::adapter::{self, AdapterConfig};
+use crate::recipe::{self, Recipe};
+use crate::train::event::Body;
+use crate::train::speaker::{Speaker, TemplateChoice};
+use std::path::{Path, PathBuf};
+
+/// Something that can talk.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// In words: `qwen-support, step 400 (best by eval)`.
+    pub title: String,
+    /// As `model.name_or_path` would name it.
+    pub model: String,
+    pub adapter: Option<PathBuf>,
+    /// The run's own recipe, where X is a run.
+    pub recipe: Option<Recipe>,
+}
+
+/// Find X: a path (run folder, checkpoint, adapter folder, model), `RUN@STEP`, a run's name, or a model's name.
+///
+/// # Errors
+/// When a run has no such checkpoint; a name that is neither a run's nor a model's fails when it is loaded.
+pub fn find(x: &str) -> Result<Artifact> {
+    let path = Path::new(x);
+    if path.join(adapter::CONFIG).is_file() {
+        let model = AdapterConfig::read(path)?.base_model_name_or_path;
+        return Ok(Artifact { title: x.to_string(), model, adapter: Some(path.to_path_buf()), recipe: None });
+    }
+    let model = Artifact { title: x.to_string(), model: x.to_string(), adapter: None, recipe: None };
+    let is_run = path.join("events.jsonl").is_file();
+    if x == "demo" || (path.exists() && !is_run) {
+        return Ok(model);
+    }
+    match Index::of_user().find_with_step(x) {
+        Ok((folder, step)) => of_run(&folder, step),
+        Err(e) if is_run => Err(e),
+        Err(_) => Ok(model),
+    }
+}
+
+/// The run's best checkpoint by eval where it has one, else its latest; or the one of `step`.
+fn of_run(folder: &RunFolder, step: Option<u64>) -> Result<Artifact> {
+    let text = folder.read_recipe()?;
+    let recipe = recipe::parse(&text, &folder.recipe().to_string_lossy(), &[])?.recipe;
+    let there = folder.checkpoints();
+    let best = best_step(folder)?.filter(|s| there.contains(s));
+    let (chosen, path) = folder.find_checkpoint(step.or(best))?;
+    let mark = if best == Some(chosen) { " (best by eval)" } else { "" };
+    let title = format!("{}, step {chosen}{mark}", folder.name());
+    let (model, adapter) = match path.join(adapter::CONFIG).is_file() {
+        true => (recipe.model.name_or_path.clone(), Some(path)),
+        false => (path.to_string_lossy().into_owned(), None),
+    };
+    Ok(Artifact { title, model, adapter, recipe: Some(recipe) })
+}
+
+/// The step of the lowest eval loss; step 0 is the base, of which there is no checkpoint.
+fn best_step(folder: &RunFolder) -> Result<Option<u64>> {
+    let mut best: Option<(f64, u64)> = None;
+    for event in events::read_all(&folder.events())? {
+        if let Body::Eval(e) = &event.body {
+            if event.step > 0 && best.is_none_or(|b| e.loss < b.0) {
+                best = Some((e.loss, event.step));
+            }
+        }
+    }
+    Ok(best.map(|b| b.1))
+}
+
+impl Artifact {
+    /// Read weights, adapter, tokenizer and template.
+    pub fn load(&self) -> Result<Speaker> {
+        let model = self.recipe.as_ref().map(|r| &r.model);
+        let choice = TemplateChoice {
+            template: model.and_then(|m| m.chat_template.as_deref()),
+            kwargs: model.and_then(|m| m.chat_template_kwargs.as_ref()),
+        };
+        Speaker::load(&self.model, self.adapter.as_deref(), choice)
+    }
+
+    /// The recipe to evaluate by: the run's own, or one over `data`. `None` where there is neither.
+    pub fn recipe_for(&self, data: Option<&Path>) -> Result<Option<Recipe>> {
+        let Some(data) = data else { return Ok(self.recipe.clone()) };
+        let mut recipe = match &self.recipe {
+            Some(recipe) => recipe.clone(),
+            None => recipe::load("demo", &[])?.recipe,
+        };
+        if self.recipe.is_none() {
+            recipe.sample.prompts.clear();
+            recipe.model.max_seq_length = 2048;
+            recipe.data.format = "auto".into();
+        }
+        recipe.data.train = vec![data.to_path_buf()];
+        recipe.data.eval = Some(vec![data.to_path_buf()]);
+        Ok(Some(recipe))
+    }
+}

@@ -1,0 +1,135 @@
+//! What the start page lists: runs, recipes beside us, this machine. Reads files; call it off the screen's thread.
+
+use std::path::{Path, PathBuf};
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
+
+use crate::console::model::{Machine, RecipeRow, RunRow};
+use crate::recipe;
+use crate::run::index::Index;
+use crate::run::summary::{Status, Summary};
+
+/// Folders beside us in which recipes are looked for.
+const RECIPE_FOLDERS: [&str; 2] = [".", "recipes"];
+/// A file larger than this is no recipe.
+const LARGEST_RECIPE: u64 = 1 << 20;
+
+/// All runs seen on this machine. Runs under `runs/` here are found too where the index was lost.
+pub fn runs() -> Vec<RunRow> {
+    let index = Index::of_user();
+    index.scan(Path::new("runs"));
+    index.list().into_iter().map(row).collect()
+}
+
+fn row(s: Summary) -> RunRow {
+    RunRow {
+        note: note(&s),
+        live: s.state.is_live(),
+        state: s.state.word().into(),
+        folder: s.dir,
+        name: s.name,
+        method: s.method,
+        model: s.model,
+        loss: s.losses,
+        best_eval: s.eval_best,
+        step: s.step,
+        total_steps: s.total_steps,
+        checkpoint: s.last_checkpoint,
+        changed: s.updated,
+    }
+}
+
+/// The line under a run that ended badly; others need none.
+fn note(s: &Summary) -> String {
+    match s.state {
+        Status::Died | Status::Failed => s.why.lines().next().unwrap_or_default().to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The recipes in the current folder and in `recipes/`, each read and checked.
+pub fn recipes() -> Vec<RecipeRow> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for folder in RECIPE_FOLDERS {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let mut here: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| may_be_recipe(p)).collect();
+        here.sort();
+        paths.extend(here.into_iter().map(|p| p.strip_prefix(".").map(Path::to_owned).unwrap_or(p)));
+    }
+    paths.into_iter().filter_map(|path| check(&path).map(|check| RecipeRow { path, check: Some(check) })).collect()
+}
+
+fn may_be_recipe(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "toml")
+        && path.metadata().is_ok_and(|m| m.is_file() && m.len() <= LARGEST_RECIPE)
+}
+
+/// `None`: another program's file. The error is its first problem's line.
+fn check(path: &Path) -> Option<Result<u32, String>> {
+    let text = std::fs::read_to_string(path).ok()?;
+    // Every recipe names its method; a broken one must be told from a `Cargo.toml` too.
+    let names_method = text.lines().any(|l| l.split_once('=').is_some_and(|(key, _)| key.trim() == "method"));
+    if !names_method {
+        return None;
+    }
+    Some(match recipe::examine(&text, &path.to_string_lossy(), &[]) {
+        Ok(loaded) => Ok(u32::try_from(loaded.notes.len()).unwrap_or(u32::MAX)),
+        Err(problems) => Err(match problems.iter().find_map(recipe::Problem::line) {
+            Some(line) => format!("line {line}"),
+            None => problems.first().map_or_else(String::new, |p| p.what.clone()),
+        }),
+    })
+}
+
+/// What the header of the start page says of this machine.
+pub fn machine() -> Machine {
+    let refresh =
+        RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
+    let Ok(system) = System::new_with_specifics(refresh) else { return Machine::default() };
+    let brand = system.cpus().first().map(|c| c.brand().to_string()).unwrap_or_default();
+    let total = system.cgroup_limits().map_or(system.total_memory(), |c| c.total_memory);
+    Machine {
+        name: short_name(&brand),
+        gpu_free: None,
+        cores: std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_total: (total > 0).then_some(total),
+        disk_free: disk_free(),
+    }
+}
+
+/// A processor's name without what every processor's name says.
+fn short_name(brand: &str) -> String {
+    let brand = brand.replace("(R)", "").replace("(TM)", "");
+    let brand = brand.split('@').next().unwrap_or_default();
+    let dull = |w: &&str| !matches!(*w, "CPU" | "Processor") && !w.ends_with("-Core");
+    brand.split_whitespace().filter(dull).collect::<Vec<_>>().join(" ")
+}
+
+/// Bytes free for us where the current folder is.
+fn disk_free() -> Option<u64> {
+    let fs = rustix::fs::statvfs(".").ok()?;
+    fs.f_bavail.checked_mul(fs.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_s_name_is_short() {
+        assert_eq!(short_name("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"), "Intel Xeon Platinum 8481C");
+        assert_eq!(short_name("AMD EPYC 7543 32-Core Processor"), "AMD EPYC 7543");
+    }
+
+    #[test]
+    fn only_a_file_that_names_a_method_is_taken_for_a_recipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        assert_eq!(check(&file("Cargo.toml", "[package]\nname = \"x\"\n")), None);
+        let broken = check(&file("broken.toml", "method = \"sft\"\n[train]\nlearning_rat = 1\n")).unwrap();
+        assert!(broken.unwrap_err().starts_with("line "));
+    }
+}

@@ -1,0 +1,63 @@
+//! Signals as the event loop sees them, and stopping for the shell.
+
+use rustix::process::{Signal, getpgrp, getpid, getsid, kill_process, kill_process_group};
+use tokio::signal::unix::{self, SignalKind};
+
+use crate::Result;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sig {
+    /// TERM or HUP: leave. A run goes on.
+    Leave,
+    /// INT from outside; from the keyboard it comes as a key.
+    Interrupt,
+    /// TSTP: give the terminal back and stop.
+    Stop,
+    /// CONT: the terminal may have been used by others.
+    Continue,
+}
+
+pub struct Signals {
+    term: unix::Signal,
+    hup: unix::Signal,
+    int: unix::Signal,
+    tstp: unix::Signal,
+    cont: unix::Signal,
+}
+
+impl Signals {
+    pub fn listen() -> Result<Signals> {
+        Ok(Signals {
+            term: unix::signal(SignalKind::terminate())?,
+            hup: unix::signal(SignalKind::hangup())?,
+            int: unix::signal(SignalKind::interrupt())?,
+            tstp: unix::signal(SignalKind::from_raw(Signal::TSTP.as_raw()))?,
+            cont: unix::signal(SignalKind::from_raw(Signal::CONT.as_raw()))?,
+        })
+    }
+
+    pub async fn next(&mut self) -> Sig {
+        tokio::select! {
+            _ = self.term.recv() => Sig::Leave,
+            _ = self.hup.recv() => Sig::Leave,
+            _ = self.int.recv() => Sig::Interrupt,
+            _ = self.tstp.recv() => Sig::Stop,
+            _ = self.cont.recv() => Sig::Continue,
+        }
+    }
+}
+
+/// Whether a shell with job control is there to wake us again: without one the process group is the
+/// session leader's, and a stop would be for ever.
+pub fn can_stop() -> bool {
+    getsid(None).is_ok_and(|session| session != getpgrp())
+}
+
+/// Stops this process, and what was started with it in the same job; returns when it is continued.
+/// The terminal must have been given back.
+pub fn stop() {
+    // `finetop` under `cargo run`, or in a pipe: the shell waits for the whole group.
+    let _ = kill_process_group(getpgrp(), Signal::TSTP);
+    // Our own TSTP goes to the handler, so it does not stop us; this does.
+    let _ = kill_process(getpid(), Signal::STOP);
+}

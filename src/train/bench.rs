@@ -1,0 +1,160 @@
+//! How fast this machine trains: a few real optimizer steps on random weights of a known shape.
+//!
+//! The peer's side of the same measurement is a plain PyTorch + PEFT loop with the same shape, batch and labels.
+
+use crate::data::batch::{Batch, Example};
+use crate::memory::{Local, Telemetry};
+use crate::model::config::{Config, Weights};
+use crate::model::llama::{Checkpointing, Llama, Pass};
+use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::ops::adamw::AdamW;
+use crate::ops::random::Stream;
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Shapes by name, with their sizes as the models' `config.json` has them.
+pub const SHAPES: [&str; 2] = ["smollm2-135m", "smollm2-360m"];
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub shape: String,
+    pub batch: usize,
+    pub seq: usize,
+    pub steps: usize,
+    pub r: usize,
+    pub checkpointing: Checkpointing,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    pub shape: String,
+    pub batch: usize,
+    pub seq: usize,
+    pub r: usize,
+    pub checkpointing: &'static str,
+    pub threads: usize,
+    /// Median over the steps after the first.
+    pub tokens_per_s: f64,
+    pub step_s: f64,
+    /// Floating-point operations a second, counting what the step needs (forward, gradient of the inputs, LoRA).
+    pub gflop_per_s: f64,
+    pub peak_rss_gib: Option<f64>,
+    pub loss: f64,
+}
+
+/// Run `steps` optimizer steps and take the median of all but the first. `on_step` sees each step's seconds.
+pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
+    let config = shape(&options.shape)?;
+    let weights = random_weights(config.clone())?;
+    let lora = LoraConfig {
+        r: options.r,
+        alpha: options.r as f64,
+        dropout: 0.0,
+        target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
+    };
+    let model = Llama::new(weights, &Tuning::Lora(lora), 3407)?;
+    let mut optimizer = AdamW::new(model.params(), (0.9, 0.999), 1e-8, 0.0)?;
+    let mut seconds = Vec::new();
+    let mut loss = f64::NAN;
+    for step in 0..options.steps.max(2) {
+        let batch = random_batch(&config, options, step as u64);
+        let labels = batch.label_tokens();
+        let started = Instant::now();
+        model.params().zero_grad()?;
+        let pass = Pass { seed: 3407, step: step as u64, micro: 0, checkpointing: options.checkpointing };
+        loss = model.forward_backward(&batch, 1.0 / labels as f64, &pass)? / labels as f64;
+        let norm = model.params().grad_norm()?;
+        optimizer.step(model.params(), 2e-4, (1.0 / (norm + 1e-6)).min(1.0))?;
+        let took = started.elapsed().as_secs_f64();
+        on_step(step + 1, took);
+        if step > 0 {
+            seconds.push(took);
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    let tokens = (options.batch * options.seq) as f64;
+    Ok(Report {
+        shape: options.shape.clone(),
+        batch: options.batch,
+        seq: options.seq,
+        r: options.r,
+        checkpointing: if options.checkpointing == Checkpointing::Full { "full" } else { "off" },
+        threads: rayon::current_num_threads(),
+        tokens_per_s: tokens / median,
+        step_s: median,
+        gflop_per_s: operations(&config, options) / median / 1e9,
+        peak_rss_gib: Local::new().read().peak.map(|b| b as f64 / (1u64 << 30) as f64),
+        loss,
+    })
+}
+
+/// Operations that one step needs: frozen products forward and for the gradient of their input (4 a weight and token),
+/// LoRA's forward and both gradients (6), attention's two products forward and five backward, half of them causal.
+fn operations(c: &Config, o: &Options) -> f64 {
+    let (h, f, d) = (c.hidden_size as f64, c.intermediate_size as f64, c.head_dim as f64);
+    let (q, kv) = (c.num_attention_heads as f64 * d, c.num_key_value_heads as f64 * d);
+    let layer = h * q + 2.0 * h * kv + q * h + 3.0 * h * f;
+    let lora = o.r as f64 * ((h + q) + 2.0 * (h + kv) + (q + h) + 2.0 * (h + f) + (f + h));
+    let attention = 7.0 * o.seq as f64 * q;
+    let layers = c.num_hidden_layers as f64 * (4.0 * layer + 6.0 * lora + attention);
+    (o.batch * o.seq) as f64 * (layers + 4.0 * h * c.vocab_size as f64)
+}
+
+fn shape(name: &str) -> Result<Config> {
+    let (hidden, ffn, layers, heads, kv) = match name {
+        "smollm2-135m" => (576, 1536, 30, 9, 3),
+        "smollm2-360m" => (960, 2560, 32, 15, 5),
+        other => {
+            return Err(Error::usage(format!("unknown shape \"{other}\"")).next(format!("use one of {}", SHAPES.join(", "))));
+        }
+    };
+    Ok(Config {
+        model_type: "llama".into(),
+        vocab_size: 49152,
+        hidden_size: hidden,
+        intermediate_size: ffn,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        num_key_value_heads: kv,
+        head_dim: hidden / heads,
+        max_position_embeddings: 8192,
+        rms_norm_eps: 1e-5,
+        rope_theta: 1e5,
+        rope_scaling: None,
+        tie_word_embeddings: true,
+        bos_token_id: Some(1),
+        eos_token_ids: vec![2],
+    })
+}
+
+/// Uniform weights of standard deviation 0.02, norms of 1.
+pub fn random_weights(config: Config) -> Result<Weights> {
+    let mut tensors = HashMap::new();
+    for (stream, (name, shape)) in config.tensor_shapes().into_iter().enumerate() {
+        let mut values = vec![1f32; shape.iter().product()];
+        if shape.len() > 1 {
+            // Uniform on ±b has the standard deviation b / √3.
+            Stream { seed: 3407, words: [stream as u32, 0, 0] }.fill_uniform(0.02 * 3f32.sqrt(), &mut values);
+        }
+        tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
+    }
+    Ok(Weights { config, tensors })
+}
+
+fn random_batch(c: &Config, o: &Options, step: u64) -> Batch {
+    let random = Stream { seed: 3407, words: [u32::MAX, step as u32, 0] };
+    let id = |i: usize| 3 + random.block(i as u32)[0] % (c.vocab_size as u32 - 3);
+    let examples: Vec<Example> = (0..o.batch)
+        .map(|b| Example {
+            ids: (0..o.seq).map(|i| id(b * o.seq + i)).collect(),
+            trained: vec![true; o.seq],
+            row: b as u32,
+            truncated: false,
+        })
+        .collect();
+    Batch::of(&examples.iter().collect::<Vec<_>>())
+}

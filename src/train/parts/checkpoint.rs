@@ -1,0 +1,193 @@
+//! A checkpoint: what the model learned, in the field's own files, and all that the loop needs to go on to the bit.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `adapter_model.safetensors`, `adapter_config.json` | LoRA: opens in PEFT |
+//! | `model.safetensors`, `config.json`, tokenizer files | full tuning: opens in transformers |
+//! | `optimizer.safetensors` | AdamW's `exp_avg` and `exp_avg_sq`, f32, in the order of the trainables |
+//! | `trainer_state.json` | [`Progress`] |
+//!
+//! Randomness is counter-based (seed, step, layer) and the data order a function of (seed, step): the step number is
+//! their whole state.
+
+use crate::export::adapter;
+use crate::model::llama::Llama;
+use crate::ops::adamw::AdamW;
+use crate::{Error, Result};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const PROGRESS: &str = "trainer_state.json";
+
+/// Where the loop stands after `step` optimizer steps.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    pub step: u64,
+    pub tokens: u64,
+    pub label_tokens: u64,
+    /// Steps the optimizer has made, for its bias correction.
+    pub adam_steps: u64,
+    /// The lowest eval loss and its step.
+    pub best: Option<Best>,
+    pub evals_without_improvement: u64,
+    /// Recipe values changed while the run went on: key and TOML value, in order.
+    pub changes: Vec<(String, String)>,
+    /// Identity of the training examples: a resume over other data is refused.
+    pub data: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub loss: f64,
+    pub step: u64,
+}
+
+/// What goes beside the weights so that other tools can open them.
+pub enum Saved<'a> {
+    Adapter(&'a adapter::AdapterConfig),
+    /// Files to write beside `model.safetensors`: name and content.
+    Full(&'a [(String, Vec<u8>)]),
+}
+
+/// Fill `dir` with a checkpoint.
+pub fn write(dir: &Path, model: &Llama, optimizer: &AdamW, progress: &Progress, saved: &Saved) -> Result<()> {
+    match saved {
+        Saved::Adapter(config) => adapter::write(dir, config, &entries(model)?)?,
+        Saved::Full(companions) => {
+            write_model(&dir.join(MODEL), model)?;
+            for (name, bytes) in companions.iter() {
+                write_file(&dir.join(name), bytes)?;
+            }
+        }
+    }
+    let (m, v) = (optimizer.m.to_vec1::<f32>()?, optimizer.v.to_vec1::<f32>()?);
+    let bytes = safetensors::serialize(
+        [
+            ("exp_avg", TensorView::new(Dtype::F32, vec![m.len()], as_bytes(&m)).map_err(broken)?),
+            ("exp_avg_sq", TensorView::new(Dtype::F32, vec![v.len()], as_bytes(&v)).map_err(broken)?),
+        ],
+        None,
+    )
+    .map_err(broken)?;
+    write_file(&dir.join(OPTIMIZER), &bytes)?;
+    write_file(&dir.join(PROGRESS), serde_json::to_string_pretty(progress)?.as_bytes())
+}
+
+/// Only the progress of the checkpoint in `dir`.
+pub fn read_progress(dir: &Path) -> Result<Progress> {
+    let path = dir.join(PROGRESS);
+    let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+    serde_json::from_str(&text).map_err(|e| unreadable(&path, e))
+}
+
+/// Put model and optimizer back to where they stood at the checkpoint in `dir`.
+pub fn read(dir: &Path, model: &Llama, optimizer: &mut AdamW) -> Result<Progress> {
+    let progress = read_progress(dir)?;
+    let params = model.params();
+    let mut values = vec![0f32; params.len()];
+    if dir.join(adapter::CONFIG).is_file() {
+        put_adapter(model, &adapter::read(dir)?)?;
+    } else {
+        let file = dir.join(MODEL);
+        let bytes = std::fs::read(&file).map_err(|e| unreadable(&file, e))?;
+        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&file, e))?;
+        for entry in params.entries() {
+            let t = tensors.tensor(&entry.name).map_err(|e| unreadable(&file, e))?;
+            copy_f32(&t, &mut values[entry.range.clone()], &file, &entry.name)?;
+        }
+        params.set_values(&values)?;
+    }
+    let path = dir.join(OPTIMIZER);
+    let bytes = std::fs::read(&path).map_err(|e| unreadable(&path, e))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&path, e))?;
+    let mut moment = |name: &str| -> Result<Vec<f32>> {
+        let t = tensors.tensor(name).map_err(|e| unreadable(&path, e))?;
+        copy_f32(&t, &mut values, &path, name)?;
+        Ok(values.clone())
+    };
+    let (m, v) = (moment("exp_avg")?, moment("exp_avg_sq")?);
+    optimizer.set_state(&m, &v, progress.adam_steps)?;
+    Ok(progress)
+}
+
+/// Give the trainables an adapter's values. Its matrices must be just those that the model trains.
+pub fn put_adapter(model: &Llama, adapter: &adapter::Adapter) -> Result<()> {
+    adapter.fits(model.config())?;
+    let params = model.params();
+    let mut values = vec![0f32; params.len()];
+    if adapter.entries.len() != params.entries().len() {
+        let (theirs, ours) = (adapter.entries.len(), params.entries().len());
+        return Err(Error::new(format!("the adapter has {theirs} matrices, the recipe trains {ours}"))
+            .next("leave out lora.r, lora.lora_alpha and lora.target_modules: they are the adapter's own"));
+    }
+    for entry in params.entries() {
+        let found = adapter.entries.iter().find(|e| e.0 == entry.name && e.1 == entry.shape);
+        let (_, _, from) = found.ok_or_else(|| Error::new("the adapter has no such matrix").at(&entry.name))?;
+        values[entry.range.clone()].copy_from_slice(from);
+    }
+    params.set_values(&values)
+}
+
+/// The trainables as named f32 tensors.
+pub fn entries(model: &Llama) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    let values = model.params().values()?;
+    Ok(model
+        .params()
+        .entries()
+        .iter()
+        .map(|e| (e.name.clone(), e.shape.clone(), values[e.range.clone()].to_vec()))
+        .collect())
+}
+
+fn write_model(path: &Path, model: &Llama) -> Result<()> {
+    let state = model.full_state()?;
+    let mut held = Vec::with_capacity(state.len());
+    for (name, tensor) in &state {
+        held.push((name, tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1::<f32>()?));
+    }
+    let views = held
+        .iter()
+        .map(|(n, d, v)| Ok((n.as_str(), TensorView::new(Dtype::F32, d.clone(), as_bytes(v)).map_err(broken)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let meta = [("format".to_string(), "pt".to_string())].into_iter().collect();
+    write_file(path, &safetensors::serialize(views, Some(meta)).map_err(broken)?)
+}
+
+fn copy_f32(t: &TensorView, into: &mut [f32], file: &Path, name: &str) -> Result<()> {
+    if t.dtype() != Dtype::F32 || t.data().len() != into.len() * 4 {
+        return Err(Error::new(format!("found {:?} {:?}, expected F32 of {} values", t.dtype(), t.shape(), into.len()))
+            .at(format!("{}, {name}", file.display()))
+            .next("this checkpoint belongs to another recipe: resume with the run's own"));
+    }
+    for (v, b) in into.iter_mut().zip(t.data().chunks_exact(4)) {
+        *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    }
+    Ok(())
+}
+
+fn as_bytes(v: &[f32]) -> &[u8] {
+    // SAFETY: f32 has no padding and every bit pattern is a valid u8 sequence; the lifetime is that of `v`.
+    // safetensors is little-endian, as is every machine candle's CPU backend runs on.
+    unsafe { std::slice::from_raw_parts(v.as_ptr().cast(), std::mem::size_of_val(v)) }
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::io::Write;
+    let full = |e: std::io::Error| {
+        Error::new(format!("cannot write: {e}")).at(path.display()).next("free some disk, then resume the run")
+    };
+    let mut file = std::fs::File::create(path).map_err(full)?;
+    file.write_all(bytes).map_err(full)?;
+    file.sync_all().map_err(full)
+}
+
+fn unreadable(path: &Path, e: impl std::fmt::Display) -> Error {
+    Error::new(format!("cannot read: {e}")).at(path.display()).next("resume from an earlier checkpoint: --resume RUN@STEP")
+}
+
+fn broken(e: safetensors::SafeTensorError) -> Error {
+    Error::new(format!("safetensors: {e}"))
+}

@@ -1,0 +1,35 @@
+//! Loss over held-out rows: the mean over label tokens, so that row order and batch size do not matter to it.
+
+use crate::Result;
+use crate::data::batch::{Batch, Example};
+use crate::model::llama::Llama;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Evaluation {
+    pub loss: f64,
+    pub label_tokens: u64,
+}
+
+/// Mean NLL over the label tokens of `examples`, `batch_size` sequences at a time. `go_on` is asked between batches;
+/// when it says no the evaluation is dropped (`None`). Without labels there is nothing to say: `None` too.
+pub fn evaluate(
+    model: &Llama,
+    examples: &[Example],
+    batch_size: usize,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Evaluation>> {
+    let mut sum = 0.0;
+    let mut labels = 0;
+    for chunk in examples.chunks(batch_size.max(1)) {
+        let batch = Batch::of(&chunk.iter().collect::<Vec<_>>());
+        if batch.label_tokens() > 0 {
+            let (nll, n) = model.loss(&batch)?;
+            sum += nll;
+            labels += n;
+        }
+        if !go_on() {
+            return Ok(None);
+        }
+    }
+    Ok((labels > 0).then(|| Evaluation { loss: sum / labels as f64, label_tokens: labels }))
+}

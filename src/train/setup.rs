@@ -1,0 +1,229 @@
+//! From a recipe to everything its loop needs: model, tokenizer, template, examples, the order of batches.
+
+use super::event::{Component, Memory, Start};
+use super::parts::checkpoint::{self, Saved};
+use super::parts::companions::companions;
+use super::speaker::{Speaker, TemplateChoice, lora_of};
+use crate::data::batch::Example;
+use crate::data::cache::Cache;
+use crate::data::plan::Plan;
+use crate::data::prepare::{self, Prepared as Data};
+use crate::data::traits::{ModelSide, Render};
+use crate::export::adapter::{self, AdapterConfig};
+use crate::memory::{self, Estimate, Local, Shape, Telemetry};
+use crate::model::config::Config;
+use crate::model::llama::Checkpointing;
+use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// How often a long tokenization says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+
+/// A run that is ready to train.
+pub struct Prepared {
+    pub speaker: Speaker,
+    pub data: Data,
+    pub plan: Plan,
+    pub checkpointing: Checkpointing,
+    /// The facts for the run's `start` event; host, total steps and what passed are filled in by those who know.
+    pub start: Start,
+    /// Identity of the training examples.
+    pub fingerprint: String,
+    adapter: Option<AdapterConfig>,
+    companions: Vec<(String, Vec<u8>)>,
+    estimate: Estimate,
+    telemetry: Local,
+}
+
+/// Load the model, read and tokenize the data, plan the batches. `say` hears what is being done.
+pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
+    if recipe.model.device != "auto" && recipe.model.device != "cpu" {
+        return Err(Error::usage(format!("model.device \"{}\" is not there", recipe.model.device))
+            .next("this build trains on the CPU: use auto or cpu"));
+    }
+    say(&format!("loading {}", recipe.model.name_or_path));
+    let given = match recipe.lora.as_ref().and_then(|l| l.adapter_name_or_path.as_deref()) {
+        Some(dir) => Some(adapter::read(dir)?),
+        None => None,
+    };
+    let lora = match (&recipe.lora, &given) {
+        // Its shape is the adapter's own; dropout is a matter of this training.
+        (Some(section), Some(a)) => Some(LoraConfig { dropout: section.lora_dropout, ..lora_of(a) }),
+        (Some(section), None) => Some(fresh_lora(section)),
+        (None, _) => None,
+    };
+    let tuning = lora.clone().map_or(Tuning::Full, Tuning::Lora);
+    let choice = TemplateChoice {
+        template: recipe.model.chat_template.as_deref(),
+        kwargs: recipe.model.chat_template_kwargs.as_ref(),
+    };
+    let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice)?;
+    if let Some(given) = &given {
+        checkpoint::put_adapter(&speaker.model, given)?;
+    }
+    let data = tokenize(recipe, &speaker, say)?;
+    if recipe.method == Method::Cpt {
+        // Its prompts are texts to go on from, not chats.
+        speaker.template = None;
+    }
+    let plan = Plan::of(recipe, &data.train);
+    let shape = shape_of(speaker.model.config());
+    let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
+    let mut telemetry = Local::new();
+    // What is held already (the weights, mostly) is in the estimate too.
+    let now = telemetry.read();
+    let room = now.available.map(|free| free + now.used.unwrap_or(0));
+    let again = memory::recomputes(recipe, &shape, longest, room);
+    let checkpointing = if again { Checkpointing::Full } else { Checkpointing::Off };
+    let estimate = memory::estimate(recipe, &shape, longest, again);
+    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
+    let fingerprint = fingerprint(&data.train);
+    let adapter = lora.map(|l| AdapterConfig {
+        r: l.r,
+        lora_alpha: l.alpha,
+        lora_dropout: l.dropout,
+        target_modules: l.target_modules,
+        base_model_name_or_path: speaker.reference.clone(),
+    });
+    let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
+    Ok(Prepared { speaker, data, plan, checkpointing, start, fingerprint, adapter, companions, estimate, telemetry })
+}
+
+impl Prepared {
+    /// What a checkpoint writes beside the numbers.
+    pub fn saved(&self) -> Saved<'_> {
+        match &self.adapter {
+            Some(config) => Saved::Adapter(config),
+            None => Saved::Full(&self.companions),
+        }
+    }
+
+    /// Memory as predicted beside what this process holds now.
+    pub fn measure_memory(&mut self) -> Memory {
+        let reading = self.telemetry.read();
+        let component = |(name, bytes): &(&str, u64)| Component {
+            name: name.to_string(),
+            estimate: Some(*bytes),
+            measured: None,
+        };
+        let components = self.estimate.components.iter().map(component).collect();
+        Memory { components, used: reading.used, peak: reading.peak, total: reading.total }
+    }
+}
+
+/// A model's sizes, as memory sees them.
+pub fn shape_of(c: &Config) -> Shape {
+    Shape {
+        vocab_size: c.vocab_size,
+        hidden_size: c.hidden_size,
+        intermediate_size: c.intermediate_size,
+        num_hidden_layers: c.num_hidden_layers,
+        queries: c.num_attention_heads * c.head_dim,
+        keys: c.num_key_value_heads * c.head_dim,
+        num_attention_heads: c.num_attention_heads,
+        tie_word_embeddings: c.tie_word_embeddings,
+    }
+}
+
+fn fresh_lora(section: &LoraSection) -> LoraConfig {
+    let target_modules = match &section.target_modules {
+        TargetModules::AllLinear(_) => MODULES.iter().map(|m| m.to_string()).collect(),
+        TargetModules::Names(names) => names.clone(),
+    };
+    LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }
+}
+
+/// The rows that `eval` looks at: the recipe's held-out ones.
+///
+/// # Errors
+/// When the recipe holds none out.
+pub fn examples_to_evaluate(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Result<Vec<Example>> {
+    let eval = tokenize(recipe, speaker, say)?.eval;
+    if eval.is_empty() {
+        return Err(Error::usage("the run's recipe holds no rows out for evaluation").next("name some: --data PATH"));
+    }
+    Ok(eval)
+}
+
+/// Tokenize in parallel, saying now and then how far it is.
+fn tokenize(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Result<Data> {
+    let side = ModelSide {
+        encode: &speaker.tokenizer,
+        render: speaker.template.as_ref().map(|t| t as &dyn Render),
+        eos_token: speaker.tokenizer.special.eos_token.as_deref(),
+    };
+    say("reading the data");
+    let (done, all) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let cache = Cache::of_user();
+    std::thread::scope(|scope| {
+        let progress = |d: usize, n: usize| {
+            done.fetch_max(d, Ordering::Relaxed);
+            all.store(n, Ordering::Relaxed);
+        };
+        let work = scope.spawn(move || prepare::prepare(recipe, &side, cache.as_ref(), &progress));
+        let mut waited = Duration::ZERO;
+        while !work.is_finished() {
+            let nap = Duration::from_millis(2);
+            std::thread::sleep(nap);
+            waited += nap;
+            if waited >= PROGRESS_EVERY {
+                waited = Duration::ZERO;
+                let (d, n) = (done.load(Ordering::Relaxed), all.load(Ordering::Relaxed));
+                if n > 0 {
+                    say(&format!("tokenizing: {d} of {n} rows"));
+                }
+            }
+        }
+        work.join().unwrap_or_else(|_| Err(Error::new("the data reader crashed").next("run.log says where")))
+    })
+}
+
+fn facts(
+    recipe: &Recipe,
+    speaker: &Speaker,
+    data: &Data,
+    plan: &Plan,
+    lora: &Option<LoraConfig>,
+    device_name: String,
+) -> Start {
+    let t = &recipe.train;
+    Start {
+        run_name: recipe.run_name.clone(),
+        method: match recipe.method {
+            Method::Sft => "sft".into(),
+            Method::Cpt => "cpt".into(),
+        },
+        tuning: lora.as_ref().map_or("full".into(), |l| format!("lora r{}", l.r)),
+        model: speaker.name.clone(),
+        device: "cpu".into(),
+        device_name,
+        host: String::new(),
+        total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
+        steps_per_epoch: plan.steps_per_epoch() as f64,
+        num_train_epochs: t.num_train_epochs,
+        train_rows: data.train.len() as u64,
+        eval_rows: data.eval.len() as u64,
+        truncated_share: data.summary.truncated_share(),
+        trainable_parameters: speaker.model.params().len() as u64,
+        total_parameters: speaker.model.total_parameters(),
+        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps) as u64,
+        passed: Vec::new(),
+        resumed_from: 0,
+        demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",
+    }
+}
+
+/// A digest of the examples, in order.
+fn fingerprint(examples: &[Example]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for e in examples {
+        hasher.update(&(e.ids.len() as u64).to_le_bytes());
+        for (id, trained) in e.ids.iter().zip(&e.trained) {
+            hasher.update(&(id << 1 | u32::from(*trained)).to_le_bytes());
+        }
+    }
+    hasher.finalize().to_hex()[..32].to_string()
+}

@@ -1,0 +1,108 @@
+//! A model that can be spoken to: weights (with an adapter or without), tokenizer, template, and what ends a turn.
+
+use super::parts::checkpoint;
+use crate::data::loaded::{self, Loaded};
+use crate::data::template::{self, ChatTemplate};
+use crate::data::tokenizer::{Templates, Tokenizer};
+use crate::data::traits::Render;
+use crate::export::adapter::{self, Adapter};
+use crate::model::llama::Llama;
+use crate::model::lora::{LoraConfig, Tuning};
+use crate::model::source;
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+pub struct Speaker {
+    pub model: Llama,
+    pub tokenizer: Tokenizer,
+    /// `None`: the model has no chat template, and prompts are plain text to go on from.
+    pub template: Option<ChatTemplate>,
+    /// The template that the model came with, as Jinja text.
+    pub own_template: Option<String>,
+    /// Ids that end a completion.
+    pub stop_ids: Vec<u32>,
+    /// For titles.
+    pub name: String,
+    /// For `base_model_name_or_path` of an adapter.
+    pub reference: String,
+}
+
+/// What a recipe may put in place of the model's own template.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TemplateChoice<'a> {
+    pub template: Option<&'a str>,
+    pub kwargs: Option<&'a Map<String, Value>>,
+}
+
+impl Speaker {
+    /// Load `name_or_path` and put the adapter in `adapter` on it, for use rather than training.
+    pub fn load(name_or_path: &str, adapter: Option<&Path>, choice: TemplateChoice) -> Result<Self> {
+        let adapter = adapter.map(adapter::read).transpose()?;
+        let tuning = adapter.as_ref().map_or(Tuning::None, |a| Tuning::Lora(lora_of(a)));
+        let speaker = Self::build(name_or_path, &tuning, 0, choice)?;
+        if let Some(adapter) = &adapter {
+            checkpoint::put_adapter(&speaker.model, adapter)?;
+        }
+        Ok(speaker)
+    }
+
+    /// Load `name_or_path` with what `tuning` trains.
+    pub fn build(name_or_path: &str, tuning: &Tuning, seed: u64, choice: TemplateChoice) -> Result<Self> {
+        let Loaded { weights, tokenizer, templates, name, reference } = loaded::load(&source::resolve(name_or_path)?)?;
+        let own_template = templates.default.clone();
+        let templates = match choice.template {
+            Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
+            None => templates,
+        };
+        let template = match templates.default {
+            Some(_) => Some(ChatTemplate::new(&templates, &tokenizer.special, choice.kwargs.unwrap_or(&Map::new()))?),
+            None => None,
+        };
+        let mut stop_ids = weights.config.eos_token_ids.clone();
+        stop_ids.extend(tokenizer.eos_id());
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        let model = Llama::new(weights, tuning, seed)?;
+        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference })
+    }
+
+    /// The ids of a conversation up to where the model speaks: rendered with its generation prompt, or, without a
+    /// template, the last message as plain text.
+    pub fn conversation_ids(&self, messages: &[Value]) -> Result<Vec<u32>> {
+        match &self.template {
+            Some(template) => {
+                let text = template.render(messages, None, true)?;
+                Ok(self.tokenizer.encode(&text)?.ids)
+            }
+            None => {
+                let text = messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default();
+                Ok(self.tokenizer.encode_with_special(text)?.ids)
+            }
+        }
+    }
+
+    /// The ids of one prompt, after a system message where there is one.
+    pub fn prompt_ids(&self, system: Option<&str>, prompt: &str) -> Result<Vec<u32>> {
+        let mut messages = Vec::new();
+        messages.extend(system.map(|s| json!({"role": "system", "content": s})));
+        messages.push(json!({"role": "user", "content": prompt}));
+        let ids = self.conversation_ids(&messages)?;
+        if ids.is_empty() { Err(Error::new("a prompt is empty").at("sample.prompts")) } else { Ok(ids) }
+    }
+
+    /// Plain text of generated ids.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids, true)
+    }
+}
+
+/// The shape of an adapter that is there.
+pub fn lora_of(a: &Adapter) -> LoraConfig {
+    LoraConfig {
+        r: a.config.r,
+        alpha: a.config.lora_alpha,
+        dropout: a.config.lora_dropout,
+        target_modules: a.config.target_modules.clone(),
+    }
+}

@@ -1,0 +1,110 @@
+//! The first eight optimizer steps equal TRL + PEFT's: same base, same starting adapter (B not zero), same rows in
+//! order, batch 2 × accumulation 2, linear schedule with warm-up, loss on the completion only.
+//!
+//! The reference numbers come from `tests/reference/trl_sft.py`.
+
+mod common;
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Reference {
+    recipe: Settings,
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct Settings {
+    per_device_train_batch_size: usize,
+    gradient_accumulation_steps: usize,
+    max_steps: usize,
+    learning_rate: f64,
+    lr_scheduler_type: String,
+    warmup_steps: usize,
+    weight_decay: f64,
+    max_grad_norm: f64,
+    max_seq_length: usize,
+}
+
+#[derive(Deserialize)]
+struct Step {
+    loss: f64,
+    grad_norm: f64,
+    learning_rate: f64,
+    label_tokens: u64,
+}
+
+fn compare(model: &str, adapter: &str, rows: &str, reference: &str) {
+    let text = std::fs::read_to_string(common::repo(reference)).unwrap();
+    let reference: Reference = serde_json::from_str(&text).unwrap();
+    let s = &reference.recipe;
+    let recipe = format!(
+        r#"
+method = "sft"
+[model]
+name_or_path = "{model}"
+max_seq_length = {}
+[lora]
+adapter_name_or_path = "{adapter}"
+[data]
+train = "{rows}"
+shuffle = false
+[train]
+completion_only_loss = true
+per_device_train_batch_size = {}
+gradient_accumulation_steps = {}
+max_steps = {}
+learning_rate = {}
+lr_scheduler_type = "{}"
+warmup_steps = {}
+weight_decay = {}
+max_grad_norm = {}
+[sample]
+prompts = []
+"#,
+        s.max_seq_length,
+        s.per_device_train_batch_size,
+        s.gradient_accumulation_steps,
+        s.max_steps,
+        s.learning_rate,
+        s.lr_scheduler_type,
+        s.warmup_steps,
+        s.weight_decay,
+        s.max_grad_norm,
+    );
+    let steps = common::train(&recipe, &[]).steps();
+    assert_eq!(steps.len(), reference.steps.len());
+    for (i, (ours, theirs)) in steps.iter().zip(&reference.steps).enumerate() {
+        println!(
+            "step {} loss {:.5} {:.5} grad {:.5} {:.5} labels {} {}",
+            i + 1,
+            ours.loss,
+            theirs.loss,
+            ours.grad_norm,
+            theirs.grad_norm,
+            ours.label_tokens,
+            theirs.label_tokens
+        );
+        assert!((ours.loss - theirs.loss).abs() <= 0.002, "step {}: loss {} for {}", i + 1, ours.loss, theirs.loss);
+        assert!(
+            (ours.grad_norm / theirs.grad_norm - 1.0).abs() <= 0.01,
+            "step {}: gradient norm {} for {}",
+            i + 1,
+            ours.grad_norm,
+            theirs.grad_norm
+        );
+        assert!((ours.learning_rate - theirs.learning_rate).abs() < 1e-12, "step {}: learning rate", i + 1);
+    }
+    let labels: Vec<u64> = steps.iter().scan(0, |before, s| Some(s.label_tokens - std::mem::replace(before, s.label_tokens))).collect();
+    assert_eq!(labels, reference.steps.iter().map(|s| s.label_tokens).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tiny_llama_follows_trl() {
+    compare(
+        "tests/fixtures/tiny-llama",
+        "tests/fixtures/tiny-llama-adapter",
+        "tests/fixtures/tiny-llama/rows.jsonl",
+        "tests/fixtures/trl_tiny.json",
+    );
+}
