@@ -173,6 +173,9 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         draw_pane(m, page, page.focus, Rect { y: area.y + TAB_ROW, height: body.height + 1, ..area }, buf);
         return;
     }
+    let mut row = Pen::at(buf, area, TAB_ROW);
+    tab_row(m, page, &mut row);
+    row.fill('─', m.theme.dim, 0);
     let samples =
         if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
     let sparks = if body.height >= 26 { 5 } else { 0 };
