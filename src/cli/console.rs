@@ -2,30 +2,60 @@
 
 use clap::CommandFactory;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::args::{AttachArgs, Cli};
-use crate::run::Index;
-use crate::runtime::{self, StartAt};
-use crate::{Error, Result};
+use super::args::{AttachArgs, Cli, DemoArgs, TrainArgs};
+use super::output::{is_interactive, progress};
+use super::train;
+use crate::run::{Index, RunFolder, Session};
+use crate::runtime::{self, StartAt, terminal};
+use crate::{Error, Result, recipe};
 
 /// The start page, or a recipe.
-pub fn open(recipe: Option<&str>) -> Result<()> {
+pub fn open(recipe: Option<&str>, foreground: bool) -> Result<()> {
     match recipe {
         None => runtime::run(StartAt::Start),
         Some(recipe) => {
             readable(recipe)?;
-            runtime::run(StartAt::Recipe(recipe.into()))
+            if foreground { train_here(recipe) } else { runtime::run(StartAt::Recipe(recipe.into())) }
         }
     }
 }
 
-pub fn demo() -> Result<()> {
-    runtime::run(StartAt::Demo)
+/// The demo; without a terminal it trains and tells how it goes on stderr.
+pub fn demo(args: &DemoArgs) -> Result<()> {
+    match (is_interactive(), args.foreground) {
+        (false, _) => train::run(&TrainArgs { recipe: Some("demo".into()), ..TrainArgs::default() }),
+        (true, true) => train_here("demo"),
+        (true, false) => runtime::run(StartAt::Demo),
+    }
 }
 
 pub fn attach(args: &AttachArgs) -> Result<()> {
     let folder = Index::of_user().find(args.run.as_deref())?;
     runtime::run(StartAt::Run(folder.path().to_owned()))
+}
+
+/// The trainer and its console in one process. Leaving the console leaves the trainer at work, with its
+/// progress on stderr, until it ends or is interrupted.
+fn train_here(recipe: &str) -> Result<()> {
+    // Before anything is made: it may be that nobody could see it.
+    terminal::usable()?;
+    let loaded = recipe::load(recipe, &[])?;
+    let folder = RunFolder::create(&loaded.recipe.output_dir, &loaded.recipe.run_name)?;
+    let mut session = Session::open(folder)?;
+    let aloud = Arc::new(AtomicBool::new(false));
+    session.observe(train::teller(false, Arc::clone(&aloud)));
+    let end = session.local_end();
+    let trainer = train::Trainer::start(session, loaded.recipe, None)?;
+    let shown = runtime::run(StartAt::Local(end.clone()));
+    if end.is_alive() {
+        progress(&format!("training goes on here, in {}; Ctrl-C ends it with a checkpoint", end.dir().display()));
+        aloud.store(true, Ordering::Relaxed);
+    }
+    let ended = trainer.wait();
+    shown.and(ended)
 }
 
 /// Said before the screen comes up: a word that is neither a recipe nor a command.

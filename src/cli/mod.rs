@@ -8,8 +8,8 @@ pub mod bench;
 pub mod chat;
 pub mod check;
 pub mod completions;
-pub mod eval;
 pub mod console;
+pub mod eval;
 pub mod output;
 pub mod rm;
 pub mod runs;
@@ -57,17 +57,17 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
 
 fn run(cli: Cli) -> Result<()> {
     let Some(command) = cli.command else {
-        return console::open(cli.recipe.as_deref());
+        return console::open(cli.recipe.as_deref(), cli.foreground);
     };
     match command {
+        Command::Demo(args) => console::demo(&args),
+        Command::Attach(args) => console::attach(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Demo => console::demo(),
-        Command::Attach(args) => console::attach(&args),
-        Command::Snapshot(args) => snapshot::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Stop(args) => stop::run(&args),
