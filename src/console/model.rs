@@ -116,6 +116,8 @@ pub struct RecipeRow {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RowTokens {
     pub row: u32,
+    /// Where it stands: `alpaca.jsonl line 12`; may be empty.
+    pub place: String,
     pub tokens: Vec<RowToken>,
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::follow::Follower;
 use super::recipe_file::RecipeFiles;
-use super::{launch, listing, remove};
+use super::{launch, listing, remove, rows};
 use crate::console::{Effect, Message};
 use crate::run::folder::RunFolder;
 use crate::run::link::{Link, LocalEnd};
@@ -90,9 +90,7 @@ impl Effects {
                 });
             }
             Effect::Delete { runs } => self.work(move || remove::runs(&runs)),
-            Effect::Rows { .. } => {
-                return Wish::Take(Note::failed(Error::new("these rows cannot be read from here")));
-            }
+            Effect::Rows { run, rows } => self.work(move || rows::read(&run, &rows)),
             Effect::Demo => self.work(|| launch::demo().map(Note::Open)),
             Effect::StartTraining { path, text } => {
                 self.work(move || launch::recipe(path.as_deref(), &text).map(Note::Open));

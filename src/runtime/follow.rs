@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::effects::Note;
+use super::telemetry::Telemetry;
 use crate::console::Message;
 use crate::run::command::Command;
+use crate::run::event::Body;
 use crate::run::link::Link;
 
 /// Between two looks at the events of a run that goes on.
@@ -38,7 +40,7 @@ impl Follower {
         let dir = link.dir().to_owned();
         let thread = std::thread::Builder::new()
             .name("follow".into())
-            .spawn(move || Watch { link, inbox, live: None, watching: None }.run(&received))
+            .spawn(move || Watch { link, inbox, live: None, watching: None, on_card: false }.run(&received))
             .ok();
         Follower { dir, orders: Some(orders), thread }
     }
@@ -67,19 +69,29 @@ struct Watch {
     /// What was last said of it.
     live: Option<bool>,
     watching: Option<usize>,
+    /// Whether it trains on a card, as its start event says.
+    on_card: bool,
 }
 
 impl Watch {
     fn run(mut self, orders: &mpsc::Receiver<Command>) {
         let mut looked_around: Option<Instant> = None;
+        // Made on the first look around: it takes a while, and the events come first.
+        let mut telemetry: Option<Telemetry> = None;
         loop {
+            let due = looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND);
             // Whether it lives is asked before the events are read, so that the last ones are not missed.
-            if looked_around.is_none_or(|at| at.elapsed() >= LOOK_AROUND) {
+            if due {
                 self.look_around();
-                looked_around = Some(Instant::now());
             }
             if !self.read() {
                 return;
+            }
+            if due {
+                let live = self.live == Some(true);
+                let telemetry = telemetry.get_or_insert_with(Telemetry::new);
+                self.say(Message::Telemetry(telemetry.read(self.link.dir(), live, self.on_card)));
+                looked_around = Some(Instant::now());
             }
             let pause = if self.live == Some(true) { LOOK } else { LOOK_IDLE };
             match orders.recv_timeout(pause) {
@@ -98,7 +110,12 @@ impl Watch {
     fn read(&mut self) -> bool {
         match self.link.events() {
             Ok(events) if events.is_empty() => !self.inbox.is_closed(),
-            Ok(events) => self.say(Message::Events { run: self.link.dir().to_owned(), events }),
+            Ok(events) => {
+                let started =
+                    events.iter().rev().find_map(|e| if let Body::Start(s) = &e.body { Some(s) } else { None });
+                self.on_card = started.map_or(self.on_card, |s| s.device.starts_with("cuda"));
+                self.say(Message::Events { run: self.link.dir().to_owned(), events })
+            }
             Err(e) => {
                 self.say(Message::Replied(Err(e.to_string())));
                 false

@@ -1,9 +1,9 @@
 //! What the start page lists: runs, recipes beside us, this machine. Reads files; call it off the screen's thread.
 
 use std::path::{Path, PathBuf};
-use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use crate::console::model::{Machine, RecipeRow, RunRow};
+use crate::memory::{Card, Local, Telemetry as _};
 use crate::recipe;
 use crate::run::index::Index;
 use crate::run::summary::{Status, Summary};
@@ -82,26 +82,19 @@ fn check(path: &Path) -> Option<Result<u32, String>> {
 
 /// What the header of the start page says of this machine.
 pub fn machine() -> Machine {
-    let refresh =
-        RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()).with_memory(MemoryRefreshKind::nothing().with_ram());
-    let Ok(system) = System::new_with_specifics(refresh) else { return Machine::default() };
-    let brand = system.cpus().first().map(|c| c.brand().to_string()).unwrap_or_default();
-    let total = system.cgroup_limits().map_or(system.total_memory(), |c| c.total_memory);
+    let mut local = Local::new();
+    let reading = local.read();
+    let card = reading.cards.first();
+    let free = card.and_then(|c| Some(c.memory_total?.saturating_sub(c.memory_used?)));
+    // `AMD EPYC · 2 cores`: the cores are said apart.
+    let processor = local.device().split(" · ").next().unwrap_or_default().to_string();
     Machine {
-        name: short_name(&brand),
-        gpu_free: None,
+        name: card.and_then(Card::short_name).unwrap_or(processor),
+        gpu_free: free,
         cores: std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-        memory_total: (total > 0).then_some(total),
+        memory_total: reading.total,
         disk_free: disk_free(),
     }
-}
-
-/// A processor's name without what every processor's name says.
-fn short_name(brand: &str) -> String {
-    let brand = brand.replace("(R)", "").replace("(TM)", "");
-    let brand = brand.split('@').next().unwrap_or_default();
-    let dull = |w: &&str| !matches!(*w, "CPU" | "Processor") && !w.ends_with("-Core");
-    brand.split_whitespace().filter(dull).collect::<Vec<_>>().join(" ")
 }
 
 /// Bytes free for us where the current folder is.
@@ -113,12 +106,6 @@ fn disk_free() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_processor_s_name_is_short() {
-        assert_eq!(short_name("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"), "Intel Xeon Platinum 8481C");
-        assert_eq!(short_name("AMD EPYC 7543 32-Core Processor"), "AMD EPYC 7543");
-    }
 
     #[test]
     fn only_a_file_that_names_a_method_is_taken_for_a_recipe() {

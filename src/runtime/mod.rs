@@ -14,7 +14,9 @@ pub mod launch;
 pub mod listing;
 pub mod recipe_file;
 pub mod remove;
+pub mod rows;
 pub mod signals;
+pub mod telemetry;
 pub mod terminal;
 
 

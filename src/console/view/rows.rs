@@ -20,8 +20,9 @@ pub fn lines(m: &Model, columns: u16) -> Vec<Line<'static>> {
     let mut out = Vec::new();
     for row in &m.rows {
         let trained = row.tokens.iter().filter(|t| t.trained).count();
+        let place = if row.place.is_empty() { String::new() } else { format!("   {}", row.place) };
         let counts = format!(
-            "   {} tokens, {} trained",
+            "{place}   {} tokens, {} trained",
             format::thousands(row.tokens.len() as u64),
             format::thousands(trained as u64)
         );

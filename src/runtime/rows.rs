@@ -1,0 +1,99 @@
+//! Rows of a run's data as its model sees them: tokens, and which of them it is trained to say.
+//!
+//! Reads and tokenizes as the trainer did (from its token cache, mostly); call it off the screen's thread.
+
+use serde_json::Map;
+use std::path::Path;
+
+use super::effects::Note;
+use crate::console::Message;
+use crate::console::model::{RowToken, RowTokens};
+use crate::data::cache::Cache;
+use crate::data::explain;
+use crate::data::prepare::{self, Prepared};
+use crate::data::template::{self, ChatTemplate};
+use crate::data::tokenizer::{Templates, Tokenizer};
+use crate::data::traits::{ModelSide, Render};
+use crate::model::loading::Opened;
+use crate::model::source;
+use crate::recipe::{self, Recipe};
+use crate::run::folder::RunFolder;
+use crate::{Error, Result};
+
+/// The rows of a step of `run`, for the console.
+///
+/// # Errors
+/// The model's tokenizer or the data cannot be read any more; the rows are not in it.
+pub fn read(run: &Path, rows: &[u32]) -> Result<Note> {
+    let folder = RunFolder::open(run)?;
+    let loaded = recipe::parse(&folder.read_recipe()?, &folder.recipe().to_string_lossy(), &[])?;
+    let found = of_recipe(&loaded.recipe, rows)?;
+    if found.is_empty() {
+        return Err(Error::new("none of this step's rows is in the data any more").at("data.train"));
+    }
+    Ok(Note::Tell(Message::Rows(found)))
+}
+
+/// These rows of a recipe's training data. A row that makes several examples comes several times.
+///
+/// # Errors
+/// The model's tokenizer or the data cannot be read.
+pub fn of_recipe(recipe: &Recipe, rows: &[u32]) -> Result<Vec<RowTokens>> {
+    let opened = Opened::open(&source::resolve(&recipe.model.name_or_path)?)?;
+    let (tokenizer, own) = Tokenizer::of(&opened)?;
+    let templates = match &recipe.model.chat_template {
+        Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
+        None => own,
+    };
+    let none = Map::new();
+    let kwargs = recipe.model.chat_template_kwargs.as_ref().unwrap_or(&none);
+    let template = match templates.default {
+        Some(_) => Some(ChatTemplate::new(&templates, &tokenizer.special, kwargs)?),
+        None => None,
+    };
+    let side = ModelSide {
+        encode: &tokenizer,
+        render: template.as_ref().map(|t| t as &dyn Render),
+        eos_token: tokenizer.special.eos_token.as_deref(),
+    };
+    let prepared = prepare::prepare(recipe, &side, Cache::of_user().as_ref(), &|_, _| ())?;
+    Ok(rows.iter().flat_map(|&row| of_row(row, &prepared, &tokenizer)).collect())
+}
+
+fn of_row(row: u32, prepared: &Prepared, tokenizer: &Tokenizer) -> Vec<RowTokens> {
+    let place = prepared.rows.places.get(row as usize).and_then(|place| {
+        let file = prepared.rows.files.get(place.file as usize)?;
+        Some(format!("{} line {}", file.file_name().unwrap_or_default().to_string_lossy(), place.line))
+    });
+    let examples = prepared.train.iter().filter(|e| e.row == row);
+    let told = examples.map(|e| {
+        let trained = explain(e, tokenizer).into_iter().map(|(_, id, trained)| (id, trained));
+        // The text as it is, line breaks and all: the page flows with them.
+        let token = |(id, trained)| {
+            let text = tokenizer.decode(&[id], false).unwrap_or_else(|_| tokenizer.display(id));
+            // Half of a character of several bytes is no text of its own.
+            let text = if text.contains('\u{fffd}') { tokenizer.display(id) } else { text };
+            RowToken { id, text, trained, loss: None }
+        };
+        RowTokens { row, place: place.clone().unwrap_or_default(), tokens: trained.map(token).collect() }
+    });
+    told.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_the_demo_is_trained_on_its_answer_and_not_on_its_question() {
+        let recipe = recipe::load("demo", &[]).unwrap().recipe;
+        let rows = of_recipe(&recipe, &[3]).unwrap();
+        let row = rows.first().unwrap();
+        assert_eq!(row.row, 3);
+        let said: String = row.tokens.iter().filter(|t| t.trained).map(|t| t.text.as_str()).collect();
+        let read: String = row.tokens.iter().filter(|t| !t.trained).map(|t| t.text.as_str()).collect();
+        assert!(said.contains('{'), "the tool call is trained: {said:?}");
+        assert!(!read.contains('{') || read.len() > said.len(), "{read:?}");
+        assert!(row.tokens.iter().any(|t| t.trained) && row.tokens.iter().any(|t| !t.trained));
+    }
+}
