@@ -117,6 +117,7 @@ fn a_hundred_thousand_steps_draw_in_a_moment() {
     for _ in 0..10 {
         see(&m);
     }
-    // Some 15 ms on one busy core in a debug build; a frame may take 125 ms over SSH.
-    assert!(began.elapsed().as_millis() < 1250, "{:?} for ten frames", began.elapsed());
+    println!("{:?} a frame", began.elapsed() / 10);
+    // A frame may take 125 ms over SSH; four times that allows for a debug build on a busy machine.
+    assert!(began.elapsed().as_millis() < 5000, "{:?} for ten frames", began.elapsed());
 }
