@@ -108,3 +108,17 @@ fn a_tiny_llama_follows_trl() {
         "tests/fixtures/trl_tiny.json",
     );
 }
+
+#[test]
+fn smollm2_follows_trl_from_safetensors_and_from_its_gguf() {
+    let Some(assets) = common::assets() else { return };
+    let place = |p: &str| assets.join(p).to_string_lossy().into_owned();
+    for model in ["smollm2-hf", "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"] {
+        compare(
+            &place(model),
+            &place("start-adapter"),
+            &place("llamafactory/alpaca_en_demo.json"),
+            "tests/fixtures/trl_smollm2.json",
+        );
+    }
+}

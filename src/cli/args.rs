@@ -14,10 +14,20 @@ Exit codes: 0 finished, 1 failed, 2 wrong usage or a recipe that cannot be parse
 pub struct Cli {
     #[command(subcommand)]
     pub command: Option<Command>,
+    /// Open the console at this recipe; without one, at the start page
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<String>,
+    /// Train in this process rather than in one of its own; begins at once
+    #[arg(long, requires = "recipe")]
+    pub foreground: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Open the console with the built-in demo training: built-in model and data, no network, CPU
+    Demo(DemoArgs),
+    /// Open the console at a run
+    Attach(AttachArgs),
     /// Train without a screen
     Train(TrainArgs),
     /// Check a recipe, its data and its masks without training
@@ -36,6 +46,8 @@ pub enum Command {
     Stop(StopArgs),
     /// Delete runs
     Rm(RmArgs),
+    /// Print one frame of the console as text
+    Snapshot(SnapshotArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -43,6 +55,13 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Train in this process rather than in one of its own
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+#[derive(Debug, Default, Args)]
 pub struct TrainArgs {
     /// A recipe's path, or `demo`; with --resume it may be left out, and is the run's own
     #[arg(value_name = "RECIPE", required_unless_present = "resume", value_hint = ValueHint::FilePath)]
@@ -76,19 +95,6 @@ pub struct CheckArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Print the findings as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct PlanArgs {
-    /// A recipe's path, or `demo`
-    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
-    pub recipe: String,
-    /// Set a recipe value, as in --set train.learning_rate=1e-4
-    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
-    /// Print the estimate as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -8,10 +8,12 @@ pub mod bench;
 pub mod chat;
 pub mod check;
 pub mod completions;
+pub mod console;
 pub mod eval;
 pub mod output;
 pub mod rm;
 pub mod runs;
+pub mod snapshot;
 pub mod sparkline;
 pub mod status;
 pub mod stop;
@@ -25,7 +27,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use crate::run::worker::PREFIX;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use args::{Cli, Command};
 
 /// The program: reads its arguments, does what they say, and turns an error into words and an exit code.
@@ -55,9 +57,12 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Option<Cli>> {
 
 fn run(cli: Cli) -> Result<()> {
     let Some(command) = cli.command else {
-        return Err(Error::usage("no command"));
+        return console::open(cli.recipe.as_deref(), cli.foreground);
     };
     match command {
+        Command::Demo(args) => console::demo(&args),
+        Command::Attach(args) => console::attach(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
@@ -70,9 +75,4 @@ fn run(cli: Cli) -> Result<()> {
         Command::Completions(args) => completions::completions(&args),
         Command::Man => completions::man(),
     }
-}
-
-/// An error that has been told already, so that only the exit code is left to give.
-pub fn ended_with(kind: Kind, what: impl Into<String>) -> Error {
-    Error::new(what).kind(kind)
 }

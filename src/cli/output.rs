@@ -17,6 +17,12 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints one line of a stream that is a by-product: a reader that has gone away ends nothing.
+pub fn stream(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
 /// Prints a result as indented JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value)?)
@@ -27,9 +33,9 @@ pub fn progress(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Whether a person sees stdout.
-pub fn stdout_is_terminal() -> bool {
-    std::io::stdout().is_terminal()
+/// Whether a person sits before this: keys come in and a screen goes out.
+pub fn is_interactive() -> bool {
+    std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
 /// Columns of the terminal that stdout is; none where it is no terminal.

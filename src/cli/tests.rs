@@ -2,6 +2,7 @@
 
 use super::args::{Cli, TrainArgs};
 use super::*;
+use crate::Kind;
 use crate::run::digest::OpenFinding;
 use crate::run::event::Severity;
 use crate::run::{Status, Summary};
@@ -95,11 +96,36 @@ fn the_list_is_a_table_and_a_dead_run_says_why_below_it() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
         lines[1],
-        "● training   qwen7b-support  sft     Qwen2.5-7B-Instruct  █▅▂▁                1.311 @300      412/1,218    9m"
+        "● training   qwen7b-support  sft     Qwen2.5-7B-Instruct  █▅▂▁                 1.311 @300      412/1,218    9m"
     );
     assert!(lines[2].contains("✕ died") && lines[2].contains(" – "), "{}", lines[2]);
     assert_eq!(lines[3], "  killed at step 1,020; checkpoint 1,000 is whole; `finetop train --resume llama-cpt`");
     let narrow = runs::table(&[summary()], 40, false, 640.0);
     assert!(narrow.lines().all(|l| l.chars().count() <= 40), "{narrow}");
     assert!(runs::table(&[Summary { eval_best: None, ..summary() }], 400, true, 640.0).is_ascii());
+}
+
+#[test]
+fn a_mistyped_command_is_told_from_a_missing_recipe() {
+    let mistyped = console::readable("stauts").unwrap_err().to_string();
+    assert!(mistyped.contains("did you mean `finetop status`?"), "{mistyped}");
+    assert!(console::readable("recipes/none.toml").unwrap_err().to_string().contains("recipe's path"));
+    let dir = tempfile::tempdir().unwrap();
+    assert!(console::readable(dir.path().to_str().unwrap()).unwrap_err().to_string().contains("finetop attach"));
+}
+
+#[test]
+fn a_snapshot_shows_the_run_as_it_stands() {
+    use crate::run::event::{Body, RunState, Start, State};
+    use crate::run::{RunFolder, Session};
+    use crate::train::outlet::Outlet;
+    let out = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(out.path(), "my-run").unwrap();
+    let mut session = Session::open_quietly(folder.clone()).unwrap();
+    let start = Start { run_name: "my-run".into(), total_steps: 1218, ..Start::default() };
+    session.emit(0, Body::Start(Box::new(start))).unwrap();
+    session.emit(0, Body::State(State { state: RunState::Running, why: String::new() })).unwrap();
+    let frame = snapshot::frame(&folder, 160, 48, crate::run::host::now()).unwrap();
+    assert!(frame.lines().next().unwrap().contains("my-run") && frame.contains("1,218"), "{frame}");
+    assert!(frame.lines().count() <= 48 && frame.lines().all(|l| l.chars().count() <= 160));
 }

@@ -5,12 +5,16 @@ use super::output;
 use crate::recipe::{self, Recipe};
 use crate::run::event::{Body, Event, RunState, Severity};
 use crate::run::index::Index;
-use crate::run::session::Session;
+use crate::run::session::{Observer, Session};
 use crate::run::signals::Signals;
 use crate::run::summary::thousands;
 use crate::run::worker::{self, Launch};
 use crate::run::{RunFolder, trainer};
+use crate::train::parts::ending::Ending;
 use crate::{Error, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub fn run(args: &TrainArgs) -> Result<()> {
     if args.worker {
@@ -79,52 +83,76 @@ fn here(args: &TrainArgs, job: Job) -> Result<()> {
     for note in &notes {
         output::progress(&format!("note: {note}"));
     }
-    Index::of_user().remember(&folder);
     let mut session = Session::open(folder)?;
     if let Some(why) = session.no_socket() {
         output::progress(&format!("no control socket, so no commands can be taken: {why}"));
     }
-    session.folder.write_recipe(&recipe::to_toml(&recipe))?;
-    let signals = Signals::install(session.sender())?;
-    let json = args.json;
-    let mut total = 0;
-    session.observe(Box::new(move |event| tell(event, json, &mut total)));
     output::progress(&format!("run folder {}", session.dir().display()));
+    session.observe(teller(args.json, Arc::new(AtomicBool::new(true))));
+    let dir = session.dir().to_owned();
+    Trainer::start(session, recipe, resume)?.wait()?;
+    if args.json { Ok(()) } else { output::print(&dir.display().to_string()) }
+}
 
-    // candle blocks, so the trainer is a thread that the runtime owns, fed by commands.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let work = runtime.spawn_blocking(move || {
-        let ending = trainer::train(&recipe, resume, &mut session);
-        let dir = session.dir().to_path_buf();
-        (ending, dir)
-    });
-    let (ending, dir) = runtime
-        .block_on(work)
-        .map_err(|e| Error::new(format!("the trainer crashed: {e}")).next("run.log in the run folder says where"))?;
-    let ending = ending?;
-    match ending.error() {
-        None => {
-            if !json {
-                output::print(&dir.display().to_string())?;
+/// A trainer at work in this process: signals reach it as commands.
+pub struct Trainer {
+    dir: PathBuf,
+    signals: Signals,
+    runtime: tokio::runtime::Runtime,
+    work: tokio::task::JoinHandle<Result<Ending>>,
+}
+
+impl Trainer {
+    /// Writes the resolved recipe into the session's folder and begins.
+    pub fn start(mut session: Session, recipe: Recipe, resume: Option<u64>) -> Result<Self> {
+        session.folder.write_recipe(&recipe::to_toml(&recipe))?;
+        let signals = Signals::install(session.sender())?;
+        let dir = session.dir().to_owned();
+        // candle blocks, so the trainer is a thread that the runtime owns, fed by commands.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let work = runtime.spawn_blocking(move || trainer::train(&recipe, resume, &mut session));
+        Ok(Self { dir, signals, runtime, work })
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// When it failed, or ended before its last step; with the kind that the signal makes it.
+    pub fn wait(self) -> Result<()> {
+        let ending = self.runtime.block_on(self.work).map_err(|e| {
+            Error::new(format!("the trainer crashed: {e}")).next("run.log in the run folder says where")
+        })??;
+        match ending.error() {
+            None => Ok(()),
+            Some(e) => {
+                let e = match self.signals.ending() {
+                    Some(kind) => e.kind(kind),
+                    None => e,
+                };
+                Err(e.next(format!("go on with: finetop train --resume {}", self.dir.display())))
             }
-            Ok(())
-        }
-        Some(e) => {
-            let e = match signals.ending() {
-                Some(kind) => e.kind(kind),
-                None => e,
-            };
-            Err(e.next(format!("go on with: finetop train --resume {}", dir.display())))
         }
     }
+}
+
+/// Tells every event while `aloud`.
+pub fn teller(json: bool, aloud: Arc<AtomicBool>) -> Observer {
+    let mut total = 0;
+    Box::new(move |event| {
+        if let Body::Start(start) = &event.body {
+            total = start.total_steps;
+        }
+        if aloud.load(Ordering::Relaxed) {
+            tell(event, json, &mut total);
+        }
+    })
 }
 
 /// Progress for a person on stderr, or every event as JSON on stdout.
 fn tell(event: &Event, json: bool, total: &mut u64) {
     if json {
         if let Ok(line) = serde_json::to_string(event) {
-            // A reader that went away does not end the training.
-            let _ = output::print(&line);
+            output::stream(&line);
         }
         return;
     }
@@ -158,7 +186,9 @@ fn line(event: &Event, total: &mut u64) -> Option<String> {
             s.learning_rate,
             thousands(s.tokens_per_second as u64)
         ),
-        Body::Eval(e) => format!("eval {:.4}  perplexity {:.2}{}", e.loss, e.perplexity, if e.best { "  best" } else { "" }),
+        Body::Eval(e) => {
+            format!("eval {:.4}  perplexity {:.2}{}", e.loss, e.perplexity, if e.best { "  best" } else { "" })
+        }
         Body::Sample(s) => {
             let mark = match s.score {
                 Some(1.0) => " ✓",
@@ -178,7 +208,12 @@ fn line(event: &Event, total: &mut u64) -> Option<String> {
             format!("{sign} {}{gone}: {}", f.title, f.evidence)
         }
         Body::Checkpoint(c) => {
-            format!("checkpoint {}  {:.1} MiB  {}", c.path, c.bytes as f64 / 1048576.0, if c.best { "best" } else { "" })
+            format!(
+                "checkpoint {}  {:.1} MiB  {}",
+                c.path,
+                c.bytes as f64 / 1048576.0,
+                if c.best { "best" } else { "" }
+            )
         }
         Body::Change(c) if c.to.is_empty() => format!("not changed: {}: {}", c.key, c.by),
         Body::Change(c) => format!("{} {} → {}, by {}", c.key, c.from, c.to, c.by),

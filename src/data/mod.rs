@@ -23,6 +23,8 @@ pub mod permute;
 pub mod plan;
 pub mod prepare;
 pub mod read;
+#[cfg(test)]
+mod real_tests;
 pub mod rows;
 pub mod summary;
 pub mod template;

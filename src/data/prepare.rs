@@ -199,6 +199,14 @@ fn notes(t: &Tokenized, found: &Found, model: &ModelSide) -> Vec<String> {
                 .to_string(),
         );
     }
+    if head.mask.parted > 0 {
+        notes.push(format!(
+            "in {} {} the training text does not repeat its own generation prompt to the end (a template that opens a thought does that): \
+             the model will be served with a prompt that it was not trained on; model.chat_template_kwargs may mend it",
+            head.mask.parted,
+            if head.mask.parted == 1 { "row" } else { "rows" },
+        ));
+    }
     if model.eos_token.is_none() && (head.plain_pairs || head.detected.format == Format::Text) {
         notes.push(
             "the tokenizer names no end-of-text token, so nothing closes a text: the model will not learn to stop"

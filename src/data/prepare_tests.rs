@@ -172,6 +172,20 @@ fn duplicates_and_unused_columns_are_said() {
 }
 
 #[test]
+fn a_generation_prompt_that_is_not_in_the_training_text_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = recipe(&file(&dir, "a.jsonl", &alpaca(3)), "", "", "");
+    let opens_a_thought = crate::data::fakes::Jinja(
+        "{% for m in messages %}{{ m.role + ':' + m.content + '<|im_end|>' }}{% endfor %}\
+         {% if add_generation_prompt %}{{ 'assistant:<think>' }}{% endif %}",
+    );
+    let model = ModelSide { render: Some(&opens_a_thought), ..MODEL };
+    let p = prepare(&recipe, &model, None, &|_, _| ()).unwrap();
+    assert_eq!((p.summary.mask.parted, seen(&p.train[0]).as_str()), (3, "a0<|im_end|>"));
+    assert!(p.summary.notes.iter().any(|n| n.starts_with("in 3 rows the training text")), "{:?}", p.summary.notes);
+}
+
+#[test]
 fn templates_over_the_columns_take_the_place_of_detection() {
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir, "a.jsonl", "{\"question\":\"why\",\"answer\":\"so\",\"id\":4}\n");

@@ -71,9 +71,9 @@ pub struct Summary {
     pub masked_out: u64,
     pub masked_out_rows: Vec<u32>,
     pub mask: MaskCounts,
+    /// These four over all examples, the held-out ones included.
     pub tokens: u64,
     pub label_tokens: u64,
-    /// Tokens of the longest example, and of the mean one.
     pub longest: u64,
     pub mean_length: f64,
     /// Rows that repeat an earlier one, case, spacing and punctuation set aside.

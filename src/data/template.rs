@@ -10,6 +10,7 @@ mod marks;
 mod methods;
 mod overrides;
 mod python;
+mod rewrite;
 
 pub use builtin::{NAMES, named};
 
@@ -66,6 +67,7 @@ impl ChatTemplate {
         overrides::add_to(&mut env);
         clock::add_to(&mut env, now);
         marks::add_to(&mut env);
+        rewrite::add_to(&mut env);
         let (source, marked) = marks::rewrite(source);
         compile(&mut env, DEFAULT, source)?;
         if let Some(source) = &templates.tool_use {
@@ -137,7 +139,7 @@ pub fn choose(setting: &str) -> Result<String> {
 }
 
 fn compile(env: &mut Environment<'static>, name: &'static str, source: String) -> Result<()> {
-    env.add_template_owned(name, source).map_err(|e| {
+    env.add_template_owned(name, rewrite::rewrite(&source)).map_err(|e| {
         let error = explain(e);
         Error { what: format!("the chat template is not valid Jinja: {}", error.what), ..error }
     })

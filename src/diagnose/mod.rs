@@ -14,7 +14,7 @@ mod statistics;
 mod tests;
 
 pub use doctor::Doctor;
-pub use preflight::{Preflight, blocked, preflight};
+pub use preflight::{Preflight, blocked, passed, preflight};
 
 use crate::train::event::{Finding, Fix, FixAction, Severity};
 

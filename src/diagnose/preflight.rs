@@ -48,6 +48,12 @@ pub fn preflight(p: &Preflight<'_>) -> Vec<Finding> {
     found
 }
 
+/// What holds, as a run's `Start` event lists it: (rule, title, evidence).
+pub fn passed(findings: &[Finding]) -> Vec<(String, String, String)> {
+    let held = findings.iter().filter(|f| f.severity == Severity::Passed);
+    held.map(|f| (f.rule.clone(), f.title.clone(), f.evidence.clone())).collect()
+}
+
 /// The error that ends a run before its start, if a finding blocks it.
 pub fn blocked(findings: &[Finding]) -> Option<Error> {
     let errors: Vec<_> = findings.iter().filter(|f| f.severity == Severity::Error && !f.resolved).collect();

@@ -31,6 +31,9 @@ const QUERIES: u64 = 64;
 /// SmolLM2's: 49,152 entries).
 const PROGRAM: u64 = 48 << 20;
 const TOKENIZER: u64 = 700;
+/// What the allocator holds beyond what is asked of it: one part in so many. Measured with SmolLM2-135M, LoRA r 16,
+/// batch 4 × 256, mimalloc: a peak of 1,558 MiB over components of 1,431.
+const ALLOCATOR: u64 = 16;
 /// Share of the memory that a plan may fill: the rest is the allocator's and the system's.
 const FILL: f64 = 0.9;
 
@@ -139,18 +142,16 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let scores = threads * 2 * QUERIES * row;
     let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
     let copies = if recipe.lora.is_some() { 4 } else { 3 };
-    Estimate {
-        components: vec![
-            ("weights f32", F32 * shape.parameters()),
-            (states, F32 * copies * trainable),
-            ("activations", F32 * activations),
-            ("loss chunk", F32 * loss),
-            ("workspace", F32 * (t * shape.passing() + scores)),
-            ("program, tokenizer", PROGRAM + TOKENIZER * v),
-        ],
-        tokens: t,
-        recomputes,
-    }
+    let mut components = vec![
+        ("weights f32", F32 * shape.parameters()),
+        (states, F32 * copies * trainable),
+        ("activations", F32 * activations),
+        ("loss chunk", F32 * loss),
+        ("workspace", F32 * (t * shape.passing() + scores)),
+    ];
+    let asked: u64 = components.iter().map(|(_, bytes)| bytes).sum();
+    components.push(("program, allocator", PROGRAM + TOKENIZER * v + asked / ALLOCATOR));
+    Estimate { components, tokens: t, recomputes }
 }
 
 /// Whether activations are to be computed again, as `train.gradient_checkpointing` says; `auto` keeps them where all

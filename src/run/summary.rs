@@ -40,7 +40,6 @@ impl Status {
             Status::Died => "died",
         }
     }
-
 }
 
 /// `●` at work, `✓` well ended, `✕` badly ended; the pause and the stop have signs of their own.
@@ -109,7 +108,7 @@ impl Summary {
             tuning: digest.tuning.clone(),
             model: digest.model.clone(),
             losses: digest.curve.losses(),
-            loss: digest.loss.is_finite().then_some(digest.loss),
+            loss: digest.loss,
             seconds_left: digest.seconds_left(),
             eval_best: digest.eval_best(),
             step: digest.step,

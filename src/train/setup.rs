@@ -6,6 +6,7 @@ use super::parts::companions::companions;
 use super::speaker::{Speaker, TemplateChoice, lora_of};
 use crate::data::batch::Example;
 use crate::data::cache::Cache;
+use crate::data::files;
 use crate::data::plan::Plan;
 use crate::data::prepare::{self, Prepared as Data};
 use crate::data::traits::{ModelSide, Render};
@@ -43,6 +44,11 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if recipe.model.device != "auto" && recipe.model.device != "cpu" {
         return Err(Error::usage(format!("model.device \"{}\" is not there", recipe.model.device))
             .next("this build trains on the CPU: use auto or cpu"));
+    }
+    // A misspelt file is found before minutes go into a model.
+    files::find(&recipe.data.train, "data.train")?;
+    if let Some(eval) = &recipe.data.eval {
+        files::find(eval, "data.eval")?;
     }
     say(&format!("loading {}", recipe.model.name_or_path));
     let given = match recipe.lora.as_ref().and_then(|l| l.adapter_name_or_path.as_deref()) {

@@ -6,7 +6,7 @@
 
 use super::command::Command;
 use super::event::{self, Body, RunState};
-use super::outlet::Outlet;
+use super::outlet::{Outlet, Saved};
 use super::parts::checkpoint::{self, Best, Progress};
 use super::parts::evaluate::evaluate;
 use super::parts::orders::Orders;
@@ -46,7 +46,7 @@ struct Loop<'a> {
     /// The step at which each last happened, so that nothing happens twice.
     evaluated: Option<u64>,
     sampled: Option<u64>,
-    saved: Option<u64>,
+    saved: Option<(u64, Saved)>,
     non_finite: u32,
     paused: bool,
 }
@@ -256,10 +256,10 @@ impl<'a> Loop<'a> {
             self.orders.refuse(from, "roll_back", &e)?;
             return Ok(None);
         };
-        let live = self.recipe.clone();
-        self.load(&dir)?;
         // What was changed live stays as it is now: a roll back mends the model, it does not undo the person.
-        self.recipe = live;
+        let (recipe, changes) = (self.recipe.clone(), self.progress.changes.clone());
+        self.load(&dir)?;
+        (self.recipe, self.progress.changes) = (recipe, changes);
         let change = event::Change {
             key: "roll_back".into(),
             from: from.to_string(),
@@ -283,9 +283,8 @@ impl<'a> Loop<'a> {
         for (key, value) in &progress.changes {
             self.recipe = live::change(&self.recipe, key, value)?;
         }
-        let step = progress.step;
         self.progress = progress;
-        (self.evaluated, self.sampled, self.saved) = (None, None, Some(step));
+        (self.evaluated, self.sampled, self.saved) = (None, None, None);
         self.non_finite = 0;
         Ok(())
     }
@@ -341,15 +340,22 @@ impl<'a> Loop<'a> {
     fn save(&mut self, last: bool) -> Result<()> {
         let step = self.progress.step;
         let best = self.progress.best.is_some_and(|b| b.step == step);
-        if self.saved == Some(step) && !last {
-            return Ok(());
-        }
         let started = Instant::now();
-        let (prepared, optimizer, progress) = (&self.prepared, &self.optimizer, &self.progress);
-        let saved = self.orders.outlet().save_checkpoint(step, &mut |dir| {
-            checkpoint::write(dir, &prepared.speaker.model, optimizer, progress, &prepared.saved())
-        })?;
-        self.saved = Some(step);
+        let saved = match self.saved.take() {
+            // The same numbers are on the disk: there is only to say that they are the last.
+            Some((at, saved)) if at == step && last => saved,
+            Some((at, saved)) if at == step => {
+                self.saved = Some((at, saved));
+                return Ok(());
+            }
+            _ => {
+                let (prepared, optimizer, progress) = (&self.prepared, &self.optimizer, &self.progress);
+                self.orders.outlet().save_checkpoint(step, &mut |dir| {
+                    checkpoint::write(dir, &prepared.speaker.model, optimizer, progress, &prepared.saved())
+                })?
+            }
+        };
+        self.saved = Some((step, saved.clone()));
         let seconds = started.elapsed().as_secs_f64();
         let checkpoint = event::Checkpoint { path: saved.path, bytes: saved.bytes, seconds, best, last };
         self.orders.emit(step, Body::Checkpoint(checkpoint))?;

@@ -1,10 +1,11 @@
-"""What transformers renders, for the chat-template conformance test.
-
-    python tests/reference/chat_templates.py FOLDER_OF_JINJA_FILES > FOLDER/expected.json
+#!/usr/bin/env python3
+"""What transformers renders: chat_templates.py TEMPLATES_DIR DIGESTS.json
 
 Renders a fixed set of chats through every *.jinja file of the folder with transformers' own
-`render_jinja_template` (the function behind `apply_chat_template`), with the clock held still.
-The test `every_real_template_renders_as_in_transformers` in src/data/template/conformance.rs reads the result.
+`render_jinja_template` (the function behind `apply_chat_template`), with the clock held still. DIGESTS.json holds
+the chats and, by template, one digest a rendering (null: refused), so that nothing of the templates is in it. The
+texts themselves go to TEMPLATES_DIR/expected.json: with them the test says where two renderings part.
+Read by `every_real_template_renders_as_in_transformers` in src/data/template/conformance.rs.
 """
 
 import datetime
@@ -114,20 +115,39 @@ def render(template, chat, add_generation_prompt):
     return {"text": rendered[0], **({"spans": spans[0]} if spans else {})}
 
 
-def main(folder):
-    cases = []
+def digest(rendering):
+    """FNV-1a, 64 bits, of the text and of the spans as "start-end," after it."""
+    spans = "".join(f"{start}-{end}," for start, end in rendering.get("spans", []))
+    value = 0xCBF29CE484222325
+    for byte in (rendering["text"] + spans).encode():
+        value = (value ^ byte) * 0x100000001B3 % (1 << 64)
+    return f"{value:016x}"
+
+
+def main(folder, out):
+    texts, digests = {}, {}
     for path in sorted(pathlib.Path(folder).glob("*.jinja")):
         template = path.read_text(encoding="utf-8")
-        for name, chat in CHATS.items():
+        texts[path.name], digests[path.name] = [], []
+        for chat in CHATS.values():
             for add_generation_prompt in (False, True):
-                case = {"template": path.name, "chat": name, "add_generation_prompt": add_generation_prompt}
                 try:
-                    case.update(render(template, chat, add_generation_prompt))
+                    rendering = render(template, chat, add_generation_prompt)
+                    digests[path.name].append(digest(rendering))
                 except Exception as error:
-                    case["error"] = f"{type(error).__name__}: {error}"
-                cases.append(case)
-    out = {"transformers": transformers.__version__, "now": NOW, "special": SPECIAL, "chats": CHATS, "cases": cases}
-    json.dump(out, sys.stdout, ensure_ascii=False, indent=0)
+                    rendering = {"error": f"{type(error).__name__}: {error}"}
+                    digests[path.name].append(None)
+                texts[path.name].append(rendering)
+    with open(pathlib.Path(folder) / "expected.json", "w", encoding="utf-8") as file:
+        json.dump(texts, file, ensure_ascii=False, indent=0)
+    made_with = f"transformers {transformers.__version__}, templates of llama-cpp-python 0.3.36"
+    head = {"made_with": made_with, "now": NOW, "special": SPECIAL}
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+    # In escapes, or an editor might tidy the white space and the emoji that are there on purpose.
+    chats = ",\n".join(f"  {json.dumps(name)}: {json.dumps(chat)}" for name, chat in CHATS.items())
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in digests.items())
+    lines += [f'"chats": {{\n{chats}\n}}', f'"templates": {{\n{rows}\n}}']
+    pathlib.Path(out).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-main(sys.argv[1])
+main(*sys.argv[1:])

@@ -6,7 +6,7 @@
 
 use super::random::Random;
 use super::rows::{Row, TOOLS};
-use super::words::Cast;
+use super::words::{Cast, any_word, capital};
 
 /// Sentences that go well with each other under one cast.
 const SCENES: &[&[&str]] = &[
@@ -252,7 +252,13 @@ pub fn corpus(seed: u64, bytes: usize) -> Vec<String> {
     let mut r = Random::new(seed, 1);
     let (mut out, mut have) = (Vec::new(), 0);
     while have < bytes {
-        let cast = Cast::draw(&mut r);
+        if r.chance(25) {
+            let text = recital(&mut r);
+            have += text.len();
+            out.push(text);
+            continue;
+        }
+        let cast = Cast::draw_open(&mut r);
         let scene = r.below(SCENES.len());
         let mut text = String::new();
         let sentences = 3 + r.below(6);
@@ -274,12 +280,28 @@ pub fn corpus(seed: u64, bytes: usize) -> Vec<String> {
     out
 }
 
+/// Words said twice: nothing in it can be foreseen but the second time.
+fn recital(r: &mut Random) -> String {
+    let words: Vec<String> = (0..2 + r.below(5)).map(|_| any_word(r)).collect();
+    let quoted: Vec<String> = words.iter().map(|w| format!("\"{w}\"")).collect();
+    let (plain, inside, title) = (words.join(", "), quoted.join(", "), any_word(r));
+    match r.below(7) {
+        0 => format!("{plain}. Again: {plain}."),
+        1 => format!("Words: {plain}. In quotes: {inside}."),
+        2 => format!("In quotes: {inside}. Without: {plain}."),
+        3 => format!("The {title}: {plain}. Once more, the {title}: {plain}."),
+        4 => format!("{plain}.\n{{\"{title}\":[{}]}}", quoted.join(",")),
+        5 => words.iter().map(|w| format!("Say {w}. \"{w}\"")).collect::<Vec<_>>().join(". "),
+        _ => words.iter().map(|w| format!("{w}: \"{w}\"")).collect::<Vec<_>>().join("\n"),
+    }
+}
+
 /// Chats for the light SFT that makes an assistant of the model: it answers in words.
 pub fn chats(seed: u64, count: usize) -> Vec<Row> {
     let mut r = Random::new(seed, 2);
     (0..count)
         .map(|_| {
-            let cast = Cast::draw(&mut r);
+            let cast = Cast::draw_open(&mut r);
             let (ask, answer) = if r.chance(30) {
                 TALK[r.below(TALK.len())]
             } else {
@@ -290,9 +312,4 @@ pub fn chats(seed: u64, count: usize) -> Vec<Row> {
             Row { user: capital(&cast.fill(ask)), assistant: capital(&cast.fill(answer)) }
         })
         .collect()
-}
-
-fn capital(text: &str) -> String {
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }

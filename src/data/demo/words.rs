@@ -149,6 +149,22 @@ impl Cast {
         Self { slots }
     }
 
+    /// The same, but in 40 of 100 the slots that name something hold a word that nobody has seen before. A model cannot
+    /// know such a word: it has to look where it stood. This is what teaches a small model to copy, and soon.
+    pub fn draw_open(r: &mut Random) -> Self {
+        let mut cast = Self::draw(r);
+        for (slot, value) in &mut cast.slots {
+            let kind = slot.trim_end_matches(['2', '3']);
+            if OPEN.contains(&kind) && r.chance(40) {
+                *value = made_up(r);
+                if PROPER.contains(&kind) {
+                    *value = capital(value);
+                }
+            }
+        }
+        cast
+    }
+
     /// The value of a slot; empty where there is none of that name (a test looks at every template).
     pub fn get(&self, slot: &str) -> &str {
         self.slots.iter().find(|(s, _)| *s == slot).map_or("", |(_, v)| v)
@@ -183,6 +199,47 @@ impl Cast {
         out.push_str(rest);
         out
     }
+}
+
+/// Slots that may hold a made-up word, and those of them that are written with a capital.
+const OPEN: &[&str] = &["name", "city", "dish", "item", "genre", "title", "thing", "animal", "room", "list", "day"];
+const PROPER: &[&str] = &["name", "city", "day"];
+
+/// A word of two to four syllables that is in no list.
+pub fn made_up(r: &mut Random) -> String {
+    const START: &[&str] =
+        &["b", "d", "f", "g", "h", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gr", "st", "tr"];
+    const VOWEL: &[&str] = &["a", "e", "i", "o", "u"];
+    const END: &[&str] = &["", "", "n", "r", "l", "s", "t"];
+    let mut word = String::new();
+    for _ in 0..2 + usize::from(r.chance(67)) {
+        word.push_str(r.pick(START));
+        word.push_str(r.pick(VOWEL));
+    }
+    word + r.pick(END)
+}
+
+/// Any word of the lists, or, in 40 of 100, a made-up one.
+pub fn any_word(r: &mut Random) -> String {
+    const LISTS_OF_WORDS: &[&[&str]] =
+        &[NAMES, CITIES, ROOMS, DAYS, DISHES, ITEMS, LISTS, GENRES, TITLES, COLOURS, THINGS, SKIES, ANIMALS, JOBS];
+    if r.chance(40) {
+        return made_up(r);
+    }
+    let mut at = r.below(LISTS_OF_WORDS.iter().map(|l| l.len()).sum());
+    for list in LISTS_OF_WORDS {
+        match list.get(at) {
+            Some(word) => return (*word).to_string(),
+            None => at -= list.len(),
+        }
+    }
+    made_up(r)
+}
+
+/// With a capital first letter.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
 /// A time of day, `6:15` to `22:45`.

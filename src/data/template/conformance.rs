@@ -6,13 +6,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Templates of which some renderings differ, and why.
-const KNOWN: [(&str, &str); 4] = [
-    ("GigaChat3-10B-A1.8B.jinja", FLOAT),
-    ("GigaChat3.1-10B-A1.8B.jinja", FLOAT),
-    ("meetkai-functionary-medium-v3.1.jinja", "text marked `safe` escapes what is added to it in Jinja2 (&lt; for <)"),
-    ("meetkai-functionary-medium-v3.2.jinja", FLOAT),
-];
-const FLOAT: &str = "`~` writes a tool's default of 1e-05 as 0.00001";
+const KNOWN: [(&str, &str); 1] = [(
+    "meetkai-functionary-medium-v3.1.jinja",
+    "text marked `safe` escapes what is added to it in Jinja2 (&lt; for <); minijinja has no such text",
+)];
 
 /// How a template's cases came out.
 #[derive(Default)]
@@ -20,16 +17,35 @@ struct Tally {
     cases: usize,
     /// The same text and spans, or both refuse.
     equal: usize,
-    /// transformers refuses (mostly `for` over None, where minijinja sees an empty list), this program renders.
+    /// transformers refuses, this program renders.
     only_ours: usize,
     different: Vec<String>,
 }
 
+/// FNV-1a, 64 bits, of the text and of the spans, which Python counts in characters.
+fn digest(marked: &Marked) -> String {
+    let chars = |at: usize| marked.text[..at].chars().count();
+    let spans: String = marked.spans.iter().map(|s| format!("{}-{},", chars(s.start), chars(s.end))).collect();
+    let bytes = marked.text.bytes().chain(spans.bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+/// Where two texts part.
+fn parting(ours: &str, theirs: &str) -> String {
+    let same = ours.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b).count();
+    let part =
+        |s: &str| String::from_utf8_lossy(&s.as_bytes()[same.saturating_sub(20)..s.len().min(same + 40)]).into_owned();
+    format!("{:?} is {:?}", part(ours), part(theirs))
+}
+
 #[test]
 fn every_real_template_renders_as_in_transformers() {
-    let Some(path) = asset("templates/expected.json") else { return };
-    let folder = path.parent().unwrap().to_path_buf();
-    let expected: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let Some(folder) = asset("templates") else { return };
+    let expected: Value = serde_json::from_str(include_str!("../../../tests/fixtures/chat_templates.json")).unwrap();
+    // Only where the reference script was run; the digests are enough to tell equal from different.
+    let texts: Value = std::fs::read_to_string(folder.join("expected.json"))
+        .map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
     let token = |name: &str| expected["special"][name].as_str().map(str::to_string);
     let special = SpecialTokens {
         bos_token: token("bos_token"),
@@ -39,42 +55,29 @@ fn every_real_template_renders_as_in_transformers() {
         others: Map::new(),
     };
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(expected["now"].as_u64().unwrap());
-    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
-    for case in expected["cases"].as_array().unwrap() {
-        let file = case["template"].as_str().unwrap();
-        let chat = &expected["chats"][case["chat"].as_str().unwrap()];
+    let chats = expected["chats"].as_object().unwrap();
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    for (file, digests) in expected["templates"].as_object().unwrap() {
         let source = std::fs::read_to_string(folder.join(file)).unwrap();
         let templates = Templates { default: Some(source), tool_use: None };
-        let kwargs = chat["kwargs"].as_object().cloned().unwrap_or_default();
-        let rendered = ChatTemplate::at_time(&templates, &special, &kwargs, now).and_then(|template| {
-            let messages = chat["messages"].as_array().unwrap();
-            template.run(messages, chat.get("tools"), case["add_generation_prompt"].as_bool().unwrap())
-        });
-        let tally = tallies.entry(file.to_string()).or_default();
-        tally.cases += 1;
-        let spans: Option<Vec<(u64, u64)>> = case.get("spans").map(|s| serde_json::from_value(s.clone()).unwrap());
-        let name = format!("{} {}", case["chat"], case["add_generation_prompt"]);
-        match (&rendered, case["text"].as_str()) {
-            (Ok(ours), Some(theirs)) if ours.text == theirs => {
-                // Python counts characters.
-                let chars = |at: usize| ours.text[..at].chars().count() as u64;
-                let ours: Vec<_> = ours.spans.iter().map(|s| (chars(s.start), chars(s.end))).collect();
-                match spans {
-                    Some(spans) if spans != ours => {
-                        tally.different.push(format!("{name}: spans {ours:?}, transformers {spans:?}"));
-                    }
-                    _ => tally.equal += 1,
+        let tally = tallies.entry(file).or_default();
+        let runs = chats.iter().flat_map(|(name, chat)| [(name, chat, false), (name, chat, true)]);
+        for (i, (name, chat, add_generation_prompt)) in runs.enumerate() {
+            let kwargs = chat["kwargs"].as_object().cloned().unwrap_or_default();
+            let rendered = ChatTemplate::at_time(&templates, &special, &kwargs, now).and_then(|template| {
+                template.run(chat["messages"].as_array().unwrap(), chat.get("tools"), add_generation_prompt)
+            });
+            tally.cases += 1;
+            match (rendered, digests[i].as_str()) {
+                (Ok(ours), Some(theirs)) if digest(&ours) == theirs => tally.equal += 1,
+                (Err(_), None) => tally.equal += 1,
+                (Ok(_), None) => tally.only_ours += 1,
+                (Err(e), Some(_)) => tally.different.push(format!("{name} {add_generation_prompt}: {e}")),
+                (Ok(ours), Some(_)) => {
+                    let theirs = texts[file][i]["text"].as_str();
+                    let how = theirs.map_or_else(String::new, |t| parting(&ours.text, t));
+                    tally.different.push(format!("{name} {add_generation_prompt}: {how} {:?}", ours.spans));
                 }
-            }
-            (Err(_), None) => tally.equal += 1,
-            (Err(e), Some(_)) => tally.different.push(format!("{name}: {e}")),
-            (Ok(_), None) => tally.only_ours += 1,
-            (Ok(ours), Some(theirs)) => {
-                let same = ours.text.bytes().zip(theirs.bytes()).take_while(|(a, b)| a == b).count();
-                let part = |s: &str| {
-                    String::from_utf8_lossy(&s.as_bytes()[same.saturating_sub(20)..s.len().min(same + 40)]).into_owned()
-                };
-                tally.different.push(format!("{name}: {:?} is {:?}", part(&ours.text), part(theirs)));
             }
         }
     }
@@ -98,6 +101,6 @@ fn every_real_template_renders_as_in_transformers() {
     }
     println!("{report}");
     assert!(unexpected == 0, "{report}");
-    // Of the 2,380 renderings of llama-cpp-python 0.3.36's 70 templates, 2,268 were equal with transformers 5.23.
-    assert!(sum(|t| t.equal) * 100 >= sum(|t| t.cases) * 95, "{report}");
+    // Of the 2,380 renderings of llama-cpp-python 0.3.36's 70 templates, 2,364 were equal with transformers 5.23.
+    assert!(sum(|t| t.equal) * 100 >= sum(|t| t.cases) * 99, "{report}");
 }

@@ -75,6 +75,7 @@ fn values_print_as_python_prints_them() {
         ("{{ messages[0].map }}", r"{'k': 'v\n'}"),
         ("{{ messages[0].list | join('|') }}", "a|it's|2|[False]"),
         ("{{ nothing }}", ""),
+        ("{{ messages[0].yes ~ ' ' ~ messages[0].x ~ ' ' ~ messages[0].content ~ nothing }}", "True 1e-05 None"),
         ("{{ bos_token }}{{ eos_token }}", "<s></s>"),
         ("{{ strftime_now('%d %B %Y') }}", "01 January 1970"),
     ] {
@@ -133,6 +134,13 @@ fn what_the_template_refuses_is_said_in_its_own_words() {
     let broken = Templates { default: Some("{% if x %}".into()), tool_use: None };
     let error = ChatTemplate::new(&broken, &SpecialTokens::default(), &Map::new()).err().unwrap();
     assert!(error.what.contains("not valid Jinja"), "{error}");
+}
+
+#[test]
+fn a_loop_over_nothing_is_refused_as_in_python_and_one_over_the_undefined_is_empty() {
+    let loops = |name: &str| template(&format!("{{% for x in {name} %}}x{{% endfor %}}.")).render(&[], None, false);
+    assert!(loops("tools").unwrap_err().to_string().contains("None is not iterable"));
+    assert_eq!(loops("nothing").unwrap(), ".");
 }
 
 #[test]

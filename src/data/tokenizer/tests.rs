@@ -130,3 +130,18 @@ fn a_vocabulary_cut_in_an_unknown_way_is_refused_by_name() {
     let error = Tokenizer::of_gguf(&GgufFile::open(&path).unwrap()).err().unwrap().to_string();
     assert!(error.contains("bert") && error.contains("ggml-vocab-bert-bge.gguf"), "{error}");
 }
+
+#[test]
+fn smollm2_gives_the_ids_that_llama_cpp_gives() {
+    let Some((tokenizer, _)) = smollm2() else { return };
+    // tests/reference/token_ids.py
+    let file: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/tokens_smollm2.json")).unwrap();
+    let vectors = file["vectors"].as_array().unwrap();
+    assert!(vectors.len() > 10);
+    for vector in vectors {
+        let expected: Vec<u32> = serde_json::from_value(vector["ids"].clone()).unwrap();
+        let text = vector["text"].as_str().unwrap();
+        assert_eq!(tokenizer.encode(text).unwrap().ids, expected, "{text:?}");
+    }
+}

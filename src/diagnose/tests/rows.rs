@@ -1,6 +1,6 @@
 use super::recipe;
 use crate::data::batch::Example;
-use crate::diagnose::{Preflight, blocked, preflight};
+use crate::diagnose::{Preflight, blocked, passed, preflight};
 use crate::recipe::Recipe;
 use crate::train::event::{Finding, Severity};
 
@@ -68,6 +68,8 @@ fn healthy_rows_pass_every_rule() {
     assert_eq!(list.len(), 7);
     assert_eq!(found(&list, "stop_token").evidence, "120/120 turns");
     assert!(blocked(&list).is_none());
+    let stop = ("stop_token".to_string(), "stop token trained".to_string(), "120/120 turns".to_string());
+    assert!(passed(&list).len() == 7 && passed(&list).contains(&stop));
 }
 
 #[test]
