@@ -105,7 +105,11 @@ impl Run {
                 self.checkpoints.retain(|p| p.step != at);
                 self.checkpoints.push(At { step: at, time: event.time, what: c.clone() });
             }
+            Body::Change(c) if refusal(c).is_some() => {}
             Body::Change(c) => {
+                if c.key == "train.max_steps" {
+                    self.start.total_steps = c.to.parse().ok().filter(|n| *n > 0).unwrap_or(self.start.total_steps);
+                }
                 if c.key == "roll_back" {
                     self.roll_back(at, c);
                 }
@@ -299,6 +303,11 @@ pub enum Trend {
     Level,
     Rising,
     Unknown,
+}
+
+/// Why the trainer did not do what it was told, if this change says so.
+pub fn refusal(c: &Change) -> Option<&str> {
+    c.by.strip_prefix("refused: ")
 }
 
 /// The median of the finite values.

@@ -182,13 +182,17 @@ fn fix(m: &mut Model) -> Vec<Effect> {
     };
     match fix.action {
         FixAction::RollBack { step, stop } => {
-            let mut out: Vec<Effect> = if stop { Vec::new() } else { fix.set.iter().filter(live).map(set).collect() };
-            let told = tell(m, Command::RollBack { step, stop, by }, &format!("applied: {}", fix.label));
-            if told.is_empty() {
-                return told;
+            let now = page.run.step_number();
+            // It drops what was trained since, so it asks; the demo's model is there to be played with.
+            if reachable(page) && !page.run.start.demo {
+                let question = format!("Go {}? Steps {} to {now} are dropped.", fix.label, step + 1);
+                let effect = Effect::Send(Command::RollBack { step, stop, by });
+                m.confirm = Some(Confirm { question, effect });
+                return Vec::new();
             }
-            out.extend(told);
-            out
+            let label = fix.label.clone();
+            let told = tell(m, Command::RollBack { step, stop, by }, &format!("applied: {label}"));
+            told.into_iter().flat_map(|effect| confirmed(m, effect)).collect()
         }
         FixAction::Branch { step } => {
             m.say(format!("applied: {}", fix.label));
@@ -208,6 +212,20 @@ fn fix(m: &mut Model) -> Vec<Effect> {
             out
         }
     }
+}
+
+/// The effects of a question answered with yes. Going back and on again takes the fix's live values along.
+pub fn confirmed(m: &Model, effect: Effect) -> Vec<Effect> {
+    let mut out = Vec::new();
+    if let (Effect::Send(Command::RollBack { stop: false, by, .. }), Some(page)) = (&effect, &m.run) {
+        let fix = page.run.findings.iter().find(|f| f.rule == *by).and_then(|f| f.fix.as_ref());
+        let live = fix.iter().flat_map(|x| &x.set).filter(|(key, _)| schema::entry(key).is_some_and(|e| e.live));
+        let set =
+            |(key, value): &(String, String)| Command::Set { key: key.clone(), value: value.clone(), by: by.clone() };
+        out.extend(live.map(set).map(Effect::Send));
+    }
+    out.push(effect);
+    out
 }
 
 fn page_folder(m: &Model) -> Option<std::path::PathBuf> {

@@ -94,16 +94,20 @@ impl Theme {
     }
 
     /// The theme for this environment: `theme` is the text of the one asked for, if any.
-    /// `NO_COLOR` wins over it; true colours step down to 256 unless `COLORTERM` promises them;
+    /// `NO_COLOR` wins over it; where none is asked for, a background that `COLORFGBG` calls light gets the light
+    /// theme if the terminal has true colour, since ANSI yellow is faint on white; true colours step down to 256 unless `COLORTERM` promises them;
     /// `FINETOP_ASCII`, or a `TERM` without braille, choose the glyphs.
     pub fn for_terminal(theme: Option<&str>, var: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let set = |name: &str| var(name).is_some_and(|v| !v.is_empty() && v != "0");
+        let true_colour = var("COLORTERM").is_some_and(|v| v == "truecolor" || v == "24bit");
+        // rxvt's and others' `fg;bg`: 7 and 15 are the light backgrounds.
+        let light = var("COLORFGBG").is_some_and(|v| matches!(v.rsplit(';').next(), Some("7" | "15")));
         let mut out = match theme {
             _ if set("NO_COLOR") => Self::plain(),
             Some(text) => Self::parse(text)?,
+            None if light && true_colour => Self::parse(include_str!("../../themes/paper.toml"))?,
             None => Self::ansi(),
         };
-        let true_colour = var("COLORTERM").is_some_and(|v| v == "truecolor" || v == "24bit");
         let term = var("TERM").unwrap_or_default();
         if !true_colour {
             let deep = term.contains("256") || term.contains("direct");
@@ -213,6 +217,12 @@ mod tests {
         assert!(matches!(with(&[("COLORTERM", "truecolor")]).accent.fg, Some(Color::Rgb(..))));
         assert!(matches!(with(&[("TERM", "xterm-256color")]).accent.fg, Some(Color::Indexed(16..))));
         assert_eq!(with(&[("TERM", "xterm")]).warn.fg, Some(Color::Yellow));
+        let light = Theme::for_terminal(None, |n| match n {
+            "COLORFGBG" => Some("0;15".into()),
+            "COLORTERM" => Some("truecolor".into()),
+            _ => None,
+        });
+        assert_eq!(light.unwrap(), Theme::parse(Theme::built_in("paper").unwrap()).unwrap());
         assert_eq!(with(&[("TERM", "linux")]).glyphs, Glyphs::Dots);
         assert_eq!(with(&[("FINETOP_ASCII", "1")]).glyphs, Glyphs::Ascii);
     }

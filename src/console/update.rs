@@ -5,8 +5,9 @@ use super::keymap::{self, Action};
 use super::message::{Effect, Message};
 use super::model::{Model, Page};
 use super::run_page::{Pane, RunPage};
+use super::run_state::refusal;
 use super::{pager, palette, run_update, start};
-use crate::run::event::Event;
+use crate::run::event::{Body, Event};
 
 /// Changes the model as the message says, and returns what the runtime is to do.
 pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
@@ -83,12 +84,19 @@ fn take(m: &mut Model, run: &std::path::Path, events: &[Event]) -> Vec<Effect> {
     let (now, focused) = (m.now, m.focused);
     let Some(page) = m.run.as_mut().filter(|p| p.folder.as_deref() == Some(run)) else { return Vec::new() };
     let mut out = Vec::new();
+    let mut refused = None;
     for event in events {
         page.take(event);
+        if let Body::Change(c) = &event.body {
+            refused = refusal(c).map(|why| format!("{}: {why}", c.key)).filter(|_| event.time > now - 30.0).or(refused);
+        }
         // What was read from the file when the run was opened is history, not news.
         if let Some(text) = page.news(event).filter(|_| !focused && event.time > now - 30.0) {
             out.extend([Effect::Bell, Effect::Notify(text)]);
         }
+    }
+    if let Some(text) = refused {
+        m.complain(text);
     }
     out
 }
@@ -103,7 +111,7 @@ pub fn show(m: &mut Model, page: Page) {
 
 fn press(m: &mut Model, key: Key) -> Vec<Effect> {
     if let Some(confirm) = m.confirm.take() {
-        return if key == Key::Char('y') { vec![confirm.effect] } else { Vec::new() };
+        return if key == Key::Char('y') { run_update::confirmed(m, confirm.effect) } else { Vec::new() };
     }
     m.notice = None;
     match m.page() {

@@ -47,7 +47,7 @@ mod tests {
         assert_ne!(corpus(SEED, 2_000), corpus(SEED + 1, 2_000));
         // The shipped model was trained on these: a changed sentence asks for a new model (recipes/demo/make.sh).
         let hash = blake3::hash(text.as_bytes()).to_hex();
-        assert_eq!(&hash[..16], "0000000000000000");
+        assert_eq!(&hash[..16], "c372ef0a8764d20c");
     }
 
     #[test]

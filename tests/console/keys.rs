@@ -239,6 +239,17 @@ fn a_change_shows_in_the_recipe_and_can_be_undone() {
 }
 
 #[test]
+fn what_the_trainer_refuses_is_said_and_changes_nothing() {
+    let mut m = training();
+    let by = "refused: there is no checkpoint of step 300".to_string();
+    let refused = Change { key: "roll_back".into(), from: String::new(), to: String::new(), by };
+    let events = vec![fixture::at(m.now, 412, Body::Change(refused))];
+    update(&mut m, Message::Events { run: fixture::folder(), events });
+    assert_eq!(m.run.as_ref().unwrap().run.step_number(), 412);
+    assert!(see(&m).contains("roll_back: there is no checkpoint of step 300"));
+}
+
+#[test]
 fn before_a_run_every_field_is_edited_in_the_file_comments_kept() {
     let mut m = ready();
     let effects = press(&mut m, "j i ctrl-u 'mine' enter");
@@ -264,6 +275,12 @@ fn space_starts_a_recipe_that_is_well() {
 fn a_applies_the_fix() {
     let roll_back = Command::RollBack { step: 60, stop: true, by: "overfitting".into() };
     assert_eq!(press(&mut demo(), "5 a"), [Effect::Send(roll_back)]);
+    let mut real = demo();
+    real.run.as_mut().unwrap().run.start.demo = false;
+    assert!(press(&mut real, "5 a").is_empty(), "a real run's steps are not dropped unasked");
+    assert!(see(&real).contains("Go back to step 60 and stop? Steps 61 to 100 are dropped."));
+    let roll_back = Command::RollBack { step: 60, stop: true, by: "overfitting".into() };
+    assert_eq!(press(&mut real, "y"), [Effect::Send(roll_back)]);
     let set = vec![("data.dedup".to_string(), "true".to_string())];
     assert_eq!(press(&mut training(), "a"), [Effect::Branch { run: fixture::folder(), step: 300, set }]);
 }

@@ -76,7 +76,8 @@ pub fn keys(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
         entries.push(("space".into(), "start"));
     }
     for context in contexts_of(m, Page::Run).iter().rev().filter(|c| **c != Context::Any) {
-        entries.extend(m.keymap.footer(*context));
+        let zooms = super::form(area.width, area.height) >= super::Form::Rail;
+        entries.extend(m.keymap.footer(*context).into_iter().filter(|e| zooms || e.1 != "zoom"));
     }
     chrome::keys(buf, bottom, &entries, &[(":", "commands"), ("?", "keys"), ("q", leave)], t);
 }

@@ -122,7 +122,7 @@ pub fn narrow(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let (sign, word, style) = state(page, t);
     let (steps, done) = progress(page);
     let (label, time) = time_words(page);
-    let end = format!("{label} {time:<7}");
+    let end = format!("{label} {time:>7}");
     let percent = format!("{:>3}%", percent(done));
     let steps = steps.trim_end();
     // Name, bar and word give way to the numbers, in that order of width.
@@ -182,21 +182,18 @@ fn memory_text(page: &RunPage, between: &str) -> String {
     format!("{:>4}{between}{}", gib(used), gib(total))
 }
 
-fn findings(page: &RunPage, t: &Theme, short: bool) -> (String, Style) {
+/// The worst kind of open finding, counted: its sign in its colour, and words that stay readable on any background.
+fn findings(page: &RunPage, t: &Theme) -> (&'static str, Style, usize, &'static str) {
     if page.run.start.total_steps == 0 {
-        return (UNKNOWN.into(), t.text);
+        return (UNKNOWN, t.text, 0, "");
     }
     let open = page.run.open();
     let count = |s: Severity| open.iter().filter(|f| f.severity == s).count();
-    let (errors, warnings, notes) = (count(Severity::Error), count(Severity::Warning), count(Severity::Note));
-    let words = |sign: &str, n: usize, word: &str| {
-        if short { format!("{sign}{n}") } else { format!("{sign} {n} {word}{}", if n == 1 { "" } else { "s" }) }
-    };
-    match (errors, warnings, notes) {
-        (0, 0, 0) => (if short { "✓".into() } else { "✓ none".into() }, t.pass),
-        (0, 0, n) => (words("·", n, "note"), t.text),
-        (0, n, _) => (words("▲", n, "warning"), t.warn),
-        (n, _, _) => (words("✕", n, "error"), t.error),
+    match (count(Severity::Error), count(Severity::Warning), count(Severity::Note)) {
+        (0, 0, 0) => ("✓", t.pass, 0, "none"),
+        (0, 0, n) => ("·", t.text, n, "note"),
+        (0, n, _) => ("▲", t.warn, n, "warning"),
+        (n, _, _) => ("✕", t.error, n, "error"),
     }
 }
 
@@ -242,14 +239,20 @@ pub fn vitals(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
             all.push(Vital { label: "power", text: format!("{w:>3.0} W"), style: t.text, width: 12 });
         }
     }
-    let (text, style) = findings(page, t, false);
-    all.push(Vital { label: "findings", text, style, width: 0 });
     let mut x = area.x + 1;
     for v in all {
         Pen::at(buf, area, 0).to(x).put(v.label, t.dim);
         Pen::at(buf, area, 1).to(x).put(fit(&v.text, usize::from(area.right().saturating_sub(x))), v.style);
         x += v.width;
     }
+    let (sign, style, n, word) = findings(page, t);
+    Pen::at(buf, area, 0).to(x).put("findings", t.dim);
+    let words = match n {
+        0 => word.to_string(),
+        1 => format!("1 {word}"),
+        _ => format!("{n} {word}s"),
+    };
+    Pen::at(buf, area, 1).to(x).put(sign, style).gap(1).put(words, if n > 0 { t.strong() } else { t.text });
 }
 
 /// The vital numbers on one line, with as many words as there is room for.
@@ -263,7 +266,7 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
     let speed = run.tokens_per_second().map_or(unknown(), |v| format::thousands(v.round() as u64));
     let memory = memory_text(page, "/");
     let memory = memory.trim_start();
-    let (finding, finding_style) = findings(page, t, true);
+    let (sign, sign_style, n, _) = findings(page, t);
     let mut pen = Pen::at(buf, area, row);
     if area.width >= 60 {
         pen.gap(1).put("loss ", t.dim).put(format!("{loss:<6}"), t.strong());
@@ -275,7 +278,10 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
         } else {
             pen.gap(1).put(memory, t.text);
         }
-        pen.right(&finding, finding_style, 0);
+        let count = if n > 0 { n.to_string() } else { String::new() };
+        pen.right(&format!("{sign}{count}"), t.strong(), 0);
+        pen.gap(0).x -= (sign.width() + count.len()) as u16;
+        pen.put(sign, sign_style);
     } else {
         pen.gap(u16::from(area.width >= 40))
             .put(format!("{loss:>6}"), t.strong())

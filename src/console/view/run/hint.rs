@@ -4,7 +4,7 @@ use crate::console::format;
 use crate::console::model::Model;
 use crate::console::run_page::{Pane, RunPage};
 use crate::console::view::pen::Pen;
-use crate::run::event::{FixAction, RunState, Severity};
+use crate::run::event::{Finding, FixAction, RunState, Severity};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -21,35 +21,36 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer)
     }
 }
 
-/// The line for where the run is now.
+/// The line for where the run is now; the short form fits 80 columns.
 fn words(page: &RunPage, short: bool) -> String {
     let run = &page.run;
     let now = run.score(u64::MAX);
     let first = run.sample_steps().first().and_then(|s| run.score(*s));
     let score = now.map_or(String::new(), |(k, n)| format!("{k} of {n} right"));
+    let say = |long: String, brief: String| if short { brief } else { long };
     if let Some(r) = run.rolled_back {
         let eval = run.evals.last().map(|e| e.data.loss).zip(r.eval_before);
         let eval = eval.map_or(String::new(), |(after, before)| {
             format!(", eval {} → {}", format::loss(before), format::loss(after))
         });
         let score = if score.is_empty() { score } else { format!(", {score}") };
-        return format!(
-            "mended: step {} → {}{eval}{score}. `q` leaves, finetop new makes a recipe for your own data",
-            r.from, r.to
+        let mended = format!("mended: step {} → {}{eval}{score}", r.from, r.to);
+        return say(
+            format!("{mended}. `q` leaves; finetop new writes a recipe for data of your own"),
+            format!("{mended}. `q` leaves"),
         );
     }
-    let overfit = run.open().into_iter().find(|f| {
-        f.severity >= Severity::Warning
-            && f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
-    });
-    if overfit.is_some() {
+    let rolls_back = |f: &&Finding| {
+        f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
+            && f.severity >= Severity::Warning
+    };
+    if run.open().iter().any(rolls_back) {
         let press = if page.focus == Pane::Diagnostics { "press `a`" } else { "press `5` then `a`" };
-        return match short {
-            true => format!("eval turned up while train still falls: overfitting. {press}"),
-            false => format!(
-                "eval loss turned up while train loss still falls: the model learns the rows by heart. {press} to go back to the best checkpoint"
-            ),
-        };
+        let turned = "eval loss turned up while train loss still falls: the model learns the rows by heart";
+        return say(
+            format!("{turned}. {press} to go back to the best checkpoint"),
+            format!("overfitting: eval turned up while train falls. {press}"),
+        );
     }
     match run.state {
         Some(RunState::Finished | RunState::Stopped) => {
@@ -60,15 +61,32 @@ fn words(page: &RunPage, short: bool) -> String {
             "a small chat model is about to learn: a sentence in, a tool call in JSON out".into()
         }
         _ => match (first, now) {
-            (Some((k0, _)), Some((k, n))) if k > k0 && k * 2 >= n => {
+            (Some((k0, _)), Some((k, n))) if k > k0 && k * 2 >= n => say(
                 format!(
                     "the samples turned: {score}, {k0} at first. This recipe trains on, too long on purpose; watch ◆ eval"
-                )
-            }
-            (_, Some(_)) => format!(
-                "learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"
+                ),
+                format!("the samples turned: {score}. It trains on, too long; watch ◆ eval"),
+            ),
+            (_, Some(_)) => say(
+                format!(
+                    "learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"
+                ),
+                format!("learning tool calls: {score} so far. `2` shows the samples"),
             ),
             _ => "learning tool calls: a sentence in, JSON out. `2` shows the samples".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unicode_width::UnicodeWidthStr;
+
+    #[test]
+    fn short_hints_fit_eighty_columns() {
+        let mut page = RunPage::new(None, "demo".into(), String::new(), true);
+        page.run.start.demo = true;
+        assert!(words(&page, true).width() < 80);
     }
 }

@@ -41,8 +41,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     }
 
     let right = |text: &str, width: usize| format!("{}{text}", " ".repeat(width.saturating_sub(text.width())));
-    let column = if body.width >= 54 { 11 } else { 9 };
-    let name = usize::from(body.width).saturating_sub(2 + 2 * column + 7);
+    let (column, off_column) = if body.width >= 54 { (11, 7) } else { (9, 6) };
+    let name = usize::from(body.width).saturating_sub(2 + 2 * column + off_column);
     let small = memory.components.iter().any(|c| c.estimate.or(c.measured).is_some_and(|b| b < 100 << 20));
     // A small model's parts would all read 0.0 in GiB.
     let (unit, number): (_, fn(u64) -> String) = if small && used.is_none_or(|u| u < 8 << 30) {
@@ -83,7 +83,7 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         if let Some((e, v)) = c.estimate.zip(c.measured) {
             let off = (v as f64 / e.max(1) as f64 - 1.0) * 100.0;
             if off.abs() >= 1.0 && off.abs() < 1000.0 {
-                pen.put(right(&format!("{off:+.0} %"), 7), t.dim);
+                pen.put(right(&format!("{off:+.0} %"), off_column), t.dim);
             }
         }
         row += 1;

@@ -21,7 +21,7 @@ use ratatui::style::{Modifier, Style};
 use unicode_width::UnicodeWidthStr;
 
 /// How much fits; see the specification's breakpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Form {
     /// Under 60 columns or very low: vital numbers, a chart if there is room.
     Vitals,
@@ -32,6 +32,9 @@ pub enum Form {
     /// All five panes.
     Five,
 }
+
+/// The row of the tabs; a pane that starts there has them for its title.
+const TAB_ROW: u16 = 2;
 
 /// Tabs have a status line from this height on.
 const ROOMY: u16 = 28;
@@ -76,7 +79,7 @@ pub fn places(page: &RunPage, area: Rect, form: Form) -> Vec<(Pane, Rect)> {
     }
     let body = Rect { y: area.y + 6, height: area.height.saturating_sub(10), ..area };
     if page.zoomed {
-        return vec![(page.focus, body)];
+        return vec![(page.focus, Rect { width: body.width - 1, ..body })];
     }
     let rail = match form {
         Form::Five => (body.width * 7 / 20).clamp(56, 76),
@@ -155,7 +158,6 @@ fn draw_pane(m: &Model, page: &RunPage, pane: Pane, area: Rect, buf: &mut Buffer
 fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     header::narrow(m, page, area, buf);
     header::vitals_line(m, page, area, 1, buf);
-    tab_row(m, page, area, buf);
     let roomy = area.height >= ROOMY;
     let bottom = area.height - if roomy { 3 } else { 2 };
     footer::rule(m, area, bottom, buf);
@@ -168,11 +170,12 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     hint::render(m, page, area, free, buf);
     let body = Rect { y: area.y + 3, height: free.saturating_sub(3), ..area };
     if page.focus != Pane::Loss {
-        // The pane's own title row would repeat the tab: its right half stays.
-        draw_pane(m, page, page.focus, Rect { y: area.y + 2, height: body.height + 1, ..area }, buf);
-        tab_row(m, page, area, buf);
+        draw_pane(m, page, page.focus, Rect { y: area.y + TAB_ROW, height: body.height + 1, ..area }, buf);
         return;
     }
+    let mut row = Pen::at(buf, area, TAB_ROW);
+    tab_row(m, page, &mut row);
+    row.fill('─', m.theme.dim, 0);
     let samples =
         if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
     let sparks = if body.height >= 26 { 5 } else { 0 };
@@ -203,19 +206,13 @@ fn tab_name(page: &RunPage, pane: Pane) -> &'static str {
     if pane == Pane::Loss { series::label(page, page.chart.metric) } else { pane.name() }
 }
 
-fn tab_row(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
+fn tab_row(m: &Model, page: &RunPage, pen: &mut Pen) {
     let t = &m.theme;
-    let mut pen = Pen::at(buf, area, 2);
     for pane in Pane::ALL {
         let focused = pane == page.focus;
         let style = if focused { t.focus() } else { t.dim };
         let name = tab_name(page, pane);
         pen.put(if focused { "▌ " } else { "  " }, t.accent).put(format!("{} {name} ", pane.number()), style);
-    }
-    if page.focus == Pane::Loss {
-        pen.fill('─', t.dim, 0);
-    } else {
-        pen.put("─", t.dim);
     }
 }
 
@@ -240,9 +237,13 @@ fn title(m: &Model, page: &RunPage, pane: Pane, name: &str, words: &[(String, St
     let t = &m.theme;
     let focused = page.focus == pane;
     let mut pen = Pen::at(buf, area, 0);
-    pen.put(if focused { "▌ " } else { "  " }, t.accent);
-    let style = if focused { t.focus() } else { t.strong() };
-    pen.put(format!("{} {name} ", pane.number()), style);
+    if area.y == TAB_ROW {
+        tab_row(m, page, &mut pen);
+    } else {
+        pen.put(if focused { "▌ " } else { "  " }, t.accent);
+        let style = if focused { t.focus() } else { t.strong() };
+        pen.put(format!("{} {name} ", pane.number()), style);
+    }
     let mut words = words;
     let width = |w: &[(String, Style)]| w.iter().map(|w| w.0.width()).sum::<usize>() as u16;
     while width(words) + 2 > pen.room() && !words.is_empty() {

@@ -53,7 +53,7 @@ impl Columns {
         // Notes keep about 16 columns; a long value is cut, and shown whole while it is edited.
         let longest = |f: fn(&Field) -> &String| fields.iter().map(|x| f(x).width()).max().unwrap_or(0);
         let label = longest(|f| &f.label).clamp(17, (room / 2).max(18));
-        Self { label, value: longest(|f| &f.value).clamp(13, room.saturating_sub(label + 20).clamp(13, 44)) }
+        Self { label, value: longest(|f| &f.value).clamp(10, room.saturating_sub(label + 20).clamp(10, 44)) }
     }
 }
 
@@ -101,7 +101,7 @@ fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: 
         Pen::at(buf, body, row).gap(2).put("✕ ", t.error).put(fit(problem, width - 2), t.text);
         return;
     }
-    if let Some(f) = selected {
+    if let Some(f) = selected.filter(|_| body.width < 110) {
         Pen::at(buf, body, row).gap(2).put(fit(&f.help, width), t.dim);
         return;
     }

@@ -27,7 +27,12 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         words.push((format!("   step {} ◂ ▸", format::thousands(step)), t.text));
     }
     title(m, page, Pane::Samples, Pane::Samples.name(), &words, area, buf);
-    let body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    let mut body = Rect { y: area.y + 1, height: area.height.saturating_sub(1), ..area };
+    // Beside the tabs there is no room for the settings.
+    if area.y == super::TAB_ROW && area.width < 120 && body.height > 4 {
+        Pen::at(buf, body, 0).gap(2).put(&words[0].0, words[0].1);
+        body = Rect { y: body.y + 1, height: body.height - 1, ..body };
+    }
     let typing = page.input.as_ref().filter(|i| i.goal == Goal::Prompt);
     let foot = u16::from(body.height >= 4);
     let mut row = 0;
