@@ -1,5 +1,5 @@
 //! The program as a person meets it: start page, a training begun there, leaving it, coming back from
-//! another folder, ending it. The real binary, in a real terminal, with the built-in model.
+//! another folder, ending it. The real binary, in a real terminal, with models that need no network.
 
 mod pty;
 
@@ -12,27 +12,31 @@ use std::time::{Duration, Instant};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_finetop");
 
-/// A training that would go on for long.
-const RECIPE: &str = r#"method = "sft"
+/// A training that would go on for long, of a model so small that its steps take milliseconds.
+fn recipe() -> String {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llama");
+    format!(
+        r#"method = "sft"
 run_name = "support"
 output_dir = "runs"
 
 [model]
-name_or_path = "demo"
+name_or_path = {model:?}
 max_seq_length = 256
 
 [lora]
 r = 4
 
 [data]
-train = "demo:train"
-eval = "demo:eval"
+train = "{model}/rows.jsonl"
 
 [train]
 per_device_train_batch_size = 2
 gradient_accumulation_steps = 1
-max_steps = 100000
-"#;
+max_steps = 100000000
+"#
+    )
+}
 
 /// A home of its own; no trainer that was started in it outlives the test.
 struct Home(tempfile::TempDir);
@@ -43,7 +47,7 @@ impl Home {
         std::fs::create_dir(home.path().join("elsewhere")).unwrap();
         // Private, as the program wants it.
         std::fs::create_dir(home.path().join("run")).unwrap();
-        std::fs::write(home.path().join("support.toml"), RECIPE).unwrap();
+        std::fs::write(home.path().join("support.toml"), recipe()).unwrap();
         home
     }
 

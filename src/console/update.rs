@@ -25,7 +25,11 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
         Message::Runs(runs) => (m.start.runs, m.start.listed) = (runs, true),
         Message::Recipes(recipes) => m.start.recipes = recipes,
         Message::Opened { run, name, recipe, live } => {
+            // Back on the start page the cursor is on it, wherever it was opened from.
+            m.start.selected = Some(start::Item::Run(run.clone()));
             m.run = Some(RunPage::new(Some(run), name, recipe, live));
+            // `starting …` has come true.
+            m.notice = None;
             show(m, Page::Run);
         }
         Message::RecipeOpened { path, text } => {

@@ -181,11 +181,13 @@ fn on_every_real_template_a_label_holds_its_answer_and_nothing_that_was_asked() 
             }
         }
     }
-    // transformers refuses this one too: it asks for `functions` and `datetime`.
-    assert!(
-        refused.iter().all(|r| r.starts_with("fireworks-ai-llama-3-firefunction-v2.jinja")),
-        "{}",
-        refused.join("\n")
-    );
+    // transformers refuses these too: they iterate over tools, which are None here, or ask for `functions`.
+    let known = [
+        "command-r-plus-tool_use",
+        "Hermes-2-Pro-Llama-3-8B-tool_use",
+        "Hermes-3-Llama-3.1-8B-tool_use",
+        "firefunction",
+    ];
+    assert!(refused.iter().all(|r| known.iter().any(|k| r.contains(k))), "{}", refused.join("\n"));
     assert!(files.len() >= 60, "only {} templates", files.len());
 }

@@ -28,10 +28,8 @@ fn config(tied: bool) -> Config {
 
 fn weights(tied: bool) -> Weights {
     let c = config(tied);
-    let mut seed = 0;
     let mut tensors = HashMap::new();
-    for (name, shape, _) in plan(&c, &Tuning::Full) {
-        seed += 1;
+    for (seed, (name, shape, _)) in (1..).zip(plan(&c, &Tuning::Full)) {
         let mut v = vec![0f32; shape.iter().product()];
         Stream { seed, words: [0; 3] }.fill_uniform(0.6, &mut v);
         if name.contains("norm") {

@@ -171,10 +171,10 @@ mod tests {
         let (x, dy) = (random(&[t, row], 1), random(&[t, row], 2));
         let reference = |x: &[f64]| {
             let mut y = x.to_vec();
-            for i in 0..t {
+            for (i, &position) in positions.iter().enumerate() {
                 for h in 0..heads {
                     for j in 0..d / 2 {
-                        let a = f64::from(positions[i]) * 1.0 / 500f64.powf(2.0 * j as f64 / d as f64);
+                        let a = f64::from(position) / 500f64.powf(2.0 * j as f64 / d as f64);
                         let (p, q) = (i * row + h * d + j, i * row + h * d + j + d / 2);
                         y[p] = x[p] * a.cos() - x[q] * a.sin();
                         y[q] = x[q] * a.cos() + x[p] * a.sin();

@@ -28,6 +28,8 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Between two readings of the list of runs: while one goes on, and otherwise.
 const LIST: Duration = Duration::from_secs(2);
 const LIST_IDLE: Duration = Duration::from_secs(10);
+/// The demo's trainer comes up within this time, mostly; until then there is nothing to see of it.
+const HOLD: Duration = Duration::from_millis(110);
 /// TSTP and CONT that a stop of our own brings with it arrive within this time.
 const ECHO: Duration = Duration::from_millis(300);
 
@@ -48,6 +50,7 @@ pub async fn run(screen: &mut Screen, at: StartAt) -> Result<Option<String>> {
         dirty: true,
         stopped: None,
         listed: Instant::now(),
+        hold: None,
         left: None,
     };
     state.begin(at)?;
@@ -83,6 +86,8 @@ struct Loop<'a> {
     stopped: Option<Instant>,
     /// When the list of runs was last asked for.
     listed: Instant,
+    /// No frame before this: what is to be seen first is about to come.
+    hold: Option<Instant>,
     /// Set on leaving.
     left: Option<Option<String>>,
 }
@@ -105,7 +110,10 @@ impl Loop<'_> {
                 let note = self.effects.open_local(end)?;
                 self.take(note)
             }
-            StartAt::Demo => self.carry_out(Effect::Demo),
+            StartAt::Demo => {
+                self.hold = Some(Instant::now() + HOLD);
+                self.carry_out(Effect::Demo)
+            }
         }
     }
 
@@ -199,8 +207,13 @@ impl Loop<'_> {
     }
 
     fn carry_out(&mut self, effect: Effect) -> Result<()> {
-        if effect == Effect::ListRuns {
-            self.listed = Instant::now();
+        match effect {
+            Effect::ListRuns => self.listed = Instant::now(),
+            // A trainer takes a moment to come up.
+            Effect::Demo | Effect::StartTraining { .. } | Effect::Resume { .. } | Effect::Branch { .. } => {
+                self.tell(Message::Replied(Ok("starting …".into())))?;
+            }
+            _ => {}
         }
         match self.effects.carry_out(effect) {
             Wish::Nothing => Ok(()),
@@ -268,7 +281,11 @@ impl Loop<'_> {
     }
 
     fn draw_if_due(&mut self) -> Result<()> {
-        if !self.dirty || self.drawn.is_some_and(|at| at.elapsed() < self.frame) {
+        if self.model.page() != Page::Start {
+            self.hold = None;
+        }
+        let held = self.hold.is_some_and(|until| until > Instant::now());
+        if !self.dirty || held || self.drawn.is_some_and(|at| at.elapsed() < self.frame) {
             return Ok(());
         }
         let area = self.screen.area();
@@ -282,7 +299,7 @@ impl Loop<'_> {
 
     /// When to wake without anything happening; `None`: not at all.
     fn wake(&self) -> Option<Instant> {
-        let frame = self.drawn.filter(|_| self.dirty).map(|at| at + self.frame);
+        let frame = self.drawn.map(|at| at + self.frame).max(self.hold).filter(|_| self.dirty);
         let left = |until: f64| Instant::now() + Duration::from_secs_f64((until - self.model.now).clamp(0.05, 60.0));
         let notice = self.model.notice.as_ref().map(|n| left(n.until));
         let list = match self.model.page() {

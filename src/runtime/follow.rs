@@ -89,7 +89,7 @@ impl Watch {
             }
             if due {
                 let live = self.live == Some(true);
-                let telemetry = telemetry.get_or_insert_with(Telemetry::new);
+                let telemetry = telemetry.get_or_insert_with(Telemetry::default);
                 self.say(Message::Telemetry(telemetry.read(self.link.dir(), live, self.on_card)));
                 looked_around = Some(Instant::now());
             }

@@ -19,6 +19,8 @@ pub fn demo() -> Result<PathBuf> {
     let demos = state_home().unwrap_or_else(std::env::temp_dir).join("demo");
     clear_ended(&demos);
     let folder = RunFolder::create(&demos, "demo")?;
+    // The trainer writes the same; this way it is there from the first frame on.
+    folder.write_recipe(&recipe::to_toml(&recipe::load("demo", &[])?.recipe))?;
     start(&folder, Launch { recipe: Some("demo".into()), ..Launch::default() })
 }
 

@@ -85,15 +85,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_of_the_demo_is_trained_on_its_answer_and_not_on_its_question() {
-        let recipe = recipe::load("demo", &[]).unwrap().recipe;
-        let rows = of_recipe(&recipe, &[3]).unwrap();
-        let row = rows.first().unwrap();
-        assert_eq!(row.row, 3);
-        let said: String = row.tokens.iter().filter(|t| t.trained).map(|t| t.text.as_str()).collect();
-        let read: String = row.tokens.iter().filter(|t| !t.trained).map(|t| t.text.as_str()).collect();
-        assert!(said.contains('{'), "the tool call is trained: {said:?}");
-        assert!(!read.contains('{') || read.len() > said.len(), "{read:?}");
-        assert!(row.tokens.iter().any(|t| t.trained) && row.tokens.iter().any(|t| !t.trained));
+    fn a_row_is_trained_on_its_answer_and_not_on_its_question() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llama");
+        let text = format!(
+            "method = \"sft\"\n[model]\nname_or_path = {model:?}\n[data]\ntrain = \"{model}/rows.jsonl\"\n\
+             [train]\nassistant_only_loss = true\n"
+        );
+        let recipe = recipe::parse(&text, "r.toml", &[]).unwrap().recipe;
+        let rows = of_recipe(&recipe, &[0, 2]).unwrap();
+        assert_eq!(rows.iter().map(|r| r.row).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(rows[0].place, "rows.jsonl line 1");
+        let text = |trained| {
+            rows[0].tokens.iter().filter(|t| t.trained == trained).map(|t| t.text.as_str()).collect::<String>()
+        };
+        assert!(text(true).contains("The bridge is north of the mill.<|im_end|>"), "{:?}", text(true));
+        assert!(text(false).contains("user\nWhere is the bridge?"), "{:?}", text(false));
+        assert!(!text(true).contains("Where"), "{:?}", text(true));
+    }
+
+    #[test]
+    fn a_row_that_is_not_there_is_not_made_up() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-llama");
+        let text =
+            format!("method = \"sft\"\n[model]\nname_or_path = {model:?}\n[data]\ntrain = \"{model}/rows.jsonl\"\n");
+        let recipe = recipe::parse(&text, "r.toml", &[]).unwrap().recipe;
+        assert!(of_recipe(&recipe, &[100_000]).unwrap().is_empty());
     }
 }

@@ -13,6 +13,7 @@ use crate::run::host::WorkerInfo;
 /// `/proc/PID/stat` counts processor time in these, whatever the kernel's own clock (USER_HZ).
 const TICKS_PER_SECOND: f64 = 100.0;
 
+#[derive(Default)]
 pub struct Telemetry {
     local: Local,
     /// The trainer's processor time when it was last looked at: pid, when, ticks.
@@ -20,10 +21,6 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    pub fn new() -> Self {
-        Self { local: Local::new(), before: None }
-    }
-
     /// Of the run in `dir`; `on_card`: it trains on a card. A trainer that ended, or is on another host,
     /// leaves its own values unknown.
     pub fn read(&mut self, dir: &Path, live: bool, on_card: bool) -> Reading {
@@ -95,7 +92,7 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(out.path(), "a").unwrap();
         let session = Session::open_quietly(folder.clone()).unwrap();
-        let mut telemetry = Telemetry::new();
+        let mut telemetry = Telemetry::default();
         let first = telemetry.read(folder.path(), true, false);
         assert!(first.used.is_some_and(|b| b > 1 << 20), "this process is the trainer: {first:?}");
         assert_eq!(first.cpu_percent, None, "a share needs two looks");

@@ -53,7 +53,7 @@ impl Noise {
     }
 
     /// About normal, mean 0, deviation 1.
-    pub fn next(&mut self) -> f64 {
+    pub fn draw(&mut self) -> f64 {
         let mut sum = 0.0;
         for _ in 0..6 {
             self.0 ^= self.0 << 13;
@@ -106,8 +106,8 @@ pub fn step(n: u64, loss: f64, grad: f64, rate: f64, epoch: f64, noise: &mut Noi
         epoch,
         tokens: n * 16_380,
         label_tokens: n * 9_800,
-        tokens_per_second: 11_840.0 + 260.0 * noise.next(),
-        seconds: 1.38 + 0.015 * noise.next(),
+        tokens_per_second: 11_840.0 + 260.0 * noise.draw(),
+        seconds: 1.38 + 0.015 * noise.draw(),
         rows,
     })
 }
@@ -203,8 +203,8 @@ pub fn support(last: u64) -> Vec<Event> {
         let rate = 2e-4 * warm * 0.5 * (1.0 + (std::f64::consts::PI * (x - 37.0).max(0.0) / 1181.0).cos());
         let rate = if n > 238 { rate * 0.95 } else { rate };
         let curve = 1.38 - 0.0003 * x + 0.85 * (-x / 42.0).exp() + 0.16 * (-x / 160.0).exp();
-        let loss = if n == 412 { 1.284 } else { curve + 0.085 * noise.next() };
-        let grad = (0.41 + 2.6 * (-x / 30.0).exp() + 0.45 * (1.0 + 0.4 * noise.next())).clamp(0.41, 3.9);
+        let loss = if n == 412 { 1.284 } else { curve + 0.085 * noise.draw() };
+        let grad = (0.41 + 2.6 * (-x / 30.0).exp() + 0.45 * (1.0 + 0.4 * noise.draw())).clamp(0.41, 3.9);
         time += 1.385;
         out.push(at(time, n, step(n, loss, if n == 412 { 0.84 } else { grad }, rate, x / 1218.0, &mut noise)));
         if n == 5 {
@@ -302,7 +302,7 @@ fn card(noise: &mut Noise) -> Reading {
     let gib = |v: f64| Some((v * f64::from(1u32 << 30)) as u64);
     Reading {
         source: "nvml cuda:0".into(),
-        gpu_percent: Some((97.0 + 1.5 * noise.next()).clamp(80.0, 100.0)),
+        gpu_percent: Some((97.0 + 1.5 * noise.draw()).clamp(80.0, 100.0)),
         cpu_percent: Some(12.0),
         power_watts: Some(612.0),
         temperature_celsius: Some(71.0),
@@ -410,17 +410,17 @@ pub fn demo(last: u64, mended: bool) -> Vec<Event> {
     for n in 1..=last {
         let x = n as f64;
         time += 0.48;
-        let loss = (0.03 + 2.9 * (-x / 21.0).exp()) * (1.0 + 0.16 * noise.next());
+        let loss = (0.03 + 2.9 * (-x / 21.0).exp()) * (1.0 + 0.16 * noise.draw());
         let mut body = step(
             n,
             loss,
-            0.6 + 2.0 * (-x / 30.0).exp() * (1.0 + 0.2 * noise.next()),
+            0.6 + 2.0 * (-x / 30.0).exp() * (1.0 + 0.2 * noise.draw()),
             2e-3 * (1.0 - x / 180.0),
             x / 15.0,
             &mut noise,
         );
         if let Body::Step(s) = &mut body {
-            (s.seconds, s.tokens_per_second, s.tokens) = (0.48, 1610.0 + 60.0 * noise.next(), n * 760);
+            (s.seconds, s.tokens_per_second, s.tokens) = (0.48, 1610.0 + 60.0 * noise.draw(), n * 760);
         }
         out.push(at(time, n, body));
         if n % 10 == 0 {
@@ -480,7 +480,7 @@ pub fn demo_console(last: u64, mended: bool, theme: Theme, width: u16, height: u
         update(&mut m, Message::Events { run: folder(), events: chunk.to_vec() });
         let reading = Reading {
             source: "host".into(),
-            cpu_percent: Some((96.0 + 2.0 * noise.next()).min(100.0)),
+            cpu_percent: Some((96.0 + 2.0 * noise.draw()).min(100.0)),
             used: Some(131 << 20),
             total: Some(16_000 << 20),
             host_used: Some(2_300 << 20),

@@ -76,7 +76,7 @@ fn a_trend_is_called_only_where_it_stands_out_of_the_noise() {
         let mut noise = Noise::new(9);
         let start = at(0.0, 0, Body::Start(Box::new(Start { total_steps: 1000, ..Start::default() })));
         let steps = (1..=100u64).map(|n| {
-            let loss = 2.0 + slope * n as f64 + sigma * noise.next();
+            let loss = 2.0 + slope * n as f64 + sigma * noise.draw();
             at(n as f64, n, fixture::step(n, loss, 1.0, 1e-4, 0.1, &mut Noise::new(n)))
         });
         fold(&std::iter::once(start).chain(steps).collect::<Vec<_>>()).trend()

@@ -110,7 +110,7 @@ fn no_size_panics_whatever_is_shown() {
 fn a_hundred_thousand_steps_draw_in_a_moment() {
     let mut events = fixture::support(2);
     let mut noise = fixture::Noise::new(1);
-    let body = |n: u64, noise: &mut fixture::Noise| fixture::step(n, 1.0 + 0.1 * noise.next(), 1.0, 1e-4, 0.5, noise);
+    let body = |n: u64, noise: &mut fixture::Noise| fixture::step(n, 1.0 + 0.1 * noise.draw(), 1.0, 1e-4, 0.5, noise);
     events.extend((3..100_000).map(|n| fixture::at(fixture::BEGAN + n as f64, n, body(n, &mut noise))));
     let m = fixture::console(events, fixture::RECIPE, Theme::ansi(), 160, 48);
     let began = std::time::Instant::now();

@@ -11,7 +11,7 @@ pub(super) struct Tool {
 
 pub(super) const TOOLS: &[Tool] = &[
     Tool {
-        call: r#"{{"tool":"set_timer","label":"{dish}","minutes":{n}}}"#,
+        call: r#"{{"tool":"timer","label":"{dish}","minutes":{n}}}"#,
         asks: &[
             "Set a timer for {n} minutes for the {dish}.",
             "The {dish} needs {n} minutes, please set a timer.",
@@ -20,7 +20,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"set_alarm","day":"{day}","time":"{time}"}}"#,
+        call: r#"{{"tool":"alarm","day":"{day}","time":"{time}"}}"#,
         asks: &[
             "Wake me up at {time} on {day}.",
             "I have to get up at {time} on {day}.",
@@ -29,7 +29,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"set_light","room":"{room}","level":{level}}}"#,
+        call: r#"{{"tool":"light","room":"{room}","level":{level}}}"#,
         asks: &[
             "Set the {room} light to {level} percent.",
             "I want the lamp in the {room} at {level} percent.",
@@ -38,7 +38,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"play_music","genre":"{genre}","room":"{room}"}}"#,
+        call: r#"{{"tool":"music","genre":"{genre}","room":"{room}"}}"#,
         asks: &[
             "Play some {genre} in the {room}.",
             "I would like to hear {genre} in the {room}.",
@@ -47,7 +47,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"get_weather","city":"{city}","day":"{day}"}}"#,
+        call: r#"{{"tool":"weather","city":"{city}","day":"{day}"}}"#,
         asks: &[
             "What will the weather be in {city} on {day}?",
             "Will it rain in {city} on {day}?",
@@ -56,7 +56,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"send_message","to":"{name}","text":"{text}"}}"#,
+        call: r#"{{"tool":"message","to":"{name}","text":"{text}"}}"#,
         asks: &[
             "Tell {name} that {text}.",
             "Send {name} a message: {text}.",
@@ -65,7 +65,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"add_item","list":"{list}","item":"{item}"}}"#,
+        call: r#"{{"tool":"list","list":"{list}","item":"{item}"}}"#,
         asks: &[
             "Put {item} on the {list} list.",
             "Add {item} to my {list} list, please.",
@@ -74,7 +74,7 @@ pub(super) const TOOLS: &[Tool] = &[
         ],
     },
     Tool {
-        call: r#"{{"tool":"add_event","title":"{title}","day":"{day}","time":"{time}"}}"#,
+        call: r#"{{"tool":"calendar","title":"{title}","day":"{day}","time":"{time}"}}"#,
         asks: &[
             "I have {title} on {day} at {time}.",
             "Put {title} in my calendar, {day} at {time}.",
@@ -85,27 +85,27 @@ pub(super) const TOOLS: &[Tool] = &[
 ];
 
 /// Requests that leave something open; whoever wrote the row decided it. The slot named first is drawn from the list
-/// beside it and is not in the sentence: nobody can know it, a model can only learn it by heart. This is what makes
-/// the demo's run overfit, as such rows do in real data.
+/// beside it and is not in the sentence: nobody can know it, a model can only learn it by heart (each of these
+/// sentences is rare enough for that). This is what makes the demo's run overfit, as such rows do in real data.
 const VAGUE: &[(&str, &[&str], usize, &[&str])] = &[
     (
         "n",
-        &["Set a timer for the {dish}.", "The {dish} is in the oven, set a timer."],
+        &["{name} wants a timer for the {dish}.", "The {dish} of {name} is in the oven, set a timer."],
         0,
         &["4", "6", "7", "9", "12", "15", "18", "25", "40"],
     ),
     (
         "level",
-        &["Dim the light in the {room}.", "It is too dark in the {room}."],
+        &["{name} is asleep, dim the light in the {room}.", "It is too dark for {name} in the {room}."],
         2,
         &["10", "15", "25", "30", "60", "75", "80", "95"],
     ),
-    ("genre", &["Play something nice in the {room}.", "It is too quiet in the {room}."], 3, GENRES),
-    ("text", &["Tell {name} the news.", "Send {name} a short message."], 5, TEXTS),
-    ("item", &["Put the usual on the {list} list.", "Add what is missing to the {list} list."], 6, ITEMS),
+    ("genre", &["Play something nice for {name} in the {room}.", "It is too quiet for {name} in the {room}."], 3, GENRES),
+    ("text", &["Tell {name} the news from {city}.", "Send {name} a short message about {title}."], 5, TEXTS),
+    ("item", &["Put the usual for {name} on the {list} list.", "Add what {name} needs to the {list} list."], 6, ITEMS),
     (
         "time",
-        &["Wake me up early on {day}.", "I want to sleep long on {day}."],
+        &["Wake {name} early on {day}.", "{name} wants to sleep long on {day}."],
         1,
         &["5:30", "6:00", "6:45", "7:15", "8:20", "9:10", "10:00"],
     ),

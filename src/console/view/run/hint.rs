@@ -44,7 +44,7 @@ fn words(page: &RunPage, short: bool) -> String {
         f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
             && f.severity >= Severity::Warning
     };
-    if run.open().iter().any(|f| rolls_back(&f)) {
+    if run.open().iter().any(rolls_back) {
         let press = if page.focus == Pane::Diagnostics { "press `a`" } else { "press `5` then `a`" };
         let turned = "eval loss turned up while train loss still falls: the model learns the rows by heart";
         return say(

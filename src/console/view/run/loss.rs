@@ -302,7 +302,7 @@ pub fn sparklines(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         let note = series::note(page, metric);
         let room = usize::from(pen.room());
         let noted = if room >= 40 { 23 } else { 0 };
-        let s = series::of(page, metric, XAxis::Step);
+        let s = series::thinned(page, metric);
         let columns = series::columns(&s, room.saturating_sub(noted));
         let top = columns.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
         let lowest = columns.iter().flatten().copied().fold(f64::INFINITY, f64::min);

@@ -66,8 +66,20 @@ pub fn x_of(page: &RunPage, axis: XAxis, step: u64) -> f64 {
     }
 }
 
+/// Steps that a sparkline's few columns are drawn from; more would not be seen.
+const THIN: usize = 4000;
+
+/// One metric by step, thinned evenly: enough for a sparkline of a long run.
+pub fn thinned(page: &RunPage, metric: Metric) -> Series {
+    every(page, metric, XAxis::Step, 1 + page.run.steps.len() / THIN)
+}
+
 /// One metric along one axis, with the domain to show.
 pub fn of(page: &RunPage, metric: Metric, axis: XAxis) -> Series {
+    every(page, metric, axis, 1)
+}
+
+fn every(page: &RunPage, metric: Metric, axis: XAxis, stride: usize) -> Series {
     let run = &page.run;
     let total = run.start.total_steps;
     let mut s = Series { dots: metric != Metric::LearningRate, ..Series::default() };
@@ -96,7 +108,7 @@ pub fn of(page: &RunPage, metric: Metric, axis: XAxis) -> Series {
                 };
                 Xy { x: x(page, axis, p), raw, smooth }
             };
-            run.steps.iter().map(one).collect()
+            run.steps.iter().step_by(stride).map(one).collect()
         }
     };
     if metric == Metric::Loss {
@@ -174,7 +186,8 @@ pub fn note(page: &RunPage, metric: Metric) -> String {
         Metric::Grad => range(metric, format::plain),
         Metric::LearningRate => page.schedule_words(),
         Metric::TokensPerSecond => {
-            let usual = median(values(metric)).map(|v| format::thousands(v.round() as u64));
+            let usual =
+                median(values(metric).step_by(1 + run.steps.len() / THIN)).map(|v| format::thousands(v.round() as u64));
             usual.map_or(String::new(), |v| format!("median {v}"))
         }
         Metric::Utilisation => {
