@@ -159,6 +159,24 @@ fn a_new_size_is_drawn_over_the_whole_of_it() {
 }
 
 #[test]
+fn a_terminal_that_does_not_tell_its_size_is_taken_for_80_by_24() {
+    let home = tempfile::tempdir().unwrap();
+    let p = Pty::start(part("start", home.path()), 80, 24);
+    p.shows("none yet");
+    // No size from the start on.
+    let mut c = command("sh", home.path());
+    let program = std::env::current_exe().unwrap();
+    let line = format!("stty cols 0 rows 0; exec {} in_the_terminal --exact --ignored --nocapture", program.display());
+    c.args(["-c", &line]);
+    c.env("PART", "start");
+    let mut sizeless = Pty::start(c, 80, 24);
+    sizeless.shows("none yet");
+    assert_eq!(sizeless.text(), p.text());
+    sizeless.keys("q");
+    assert_eq!(sizeless.ends(), 0);
+}
+
+#[test]
 fn a_terminal_that_can_show_nothing_is_told_what_to_use_instead() {
     let home = tempfile::tempdir().unwrap();
     let mut c = part("start", home.path());

@@ -12,6 +12,8 @@ pub fn message(event: Event) -> Option<Message> {
         Event::Key(key) => Message::Key(Key::of(&key)?),
         Event::Mouse(mouse) => Message::Mouse(of_mouse(mouse)?),
         Event::Paste(text) => Message::Paste(text),
+        // Nothing is drawn on nothing; the terminal says its size again when it has one.
+        Event::Resize(0, _) | Event::Resize(_, 0) => return None,
         Event::Resize(width, height) => Message::Resize { width, height },
         Event::FocusGained => Message::Focus(true),
         Event::FocusLost => Message::Focus(false),

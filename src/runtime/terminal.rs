@@ -57,7 +57,7 @@ impl Screen {
     pub fn enter() -> Result<Screen> {
         chain_panic_hook();
         *OWNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
-        let (width, height) = crossterm::terminal::size()?;
+        let (width, height) = size()?;
         // One frame is one write: larger than any frame.
         let writer = BufWriter::with_capacity(1 << 18, io::stdout());
         let screen =
@@ -104,7 +104,7 @@ impl Screen {
         restore();
         let out = f();
         set_up()?;
-        let (width, height) = crossterm::terminal::size()?;
+        let (width, height) = size()?;
         self.resize(width, height)?;
         Ok(out)
     }
@@ -121,6 +121,12 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// The terminal's size; 80 × 24 where it has none to tell (`docker exec`, `expect`).
+fn size() -> Result<(u16, u16)> {
+    let (width, height) = crossterm::terminal::size()?;
+    Ok(if width == 0 || height == 0 { (80, 24) } else { (width, height) })
 }
 
 fn set_up() -> Result<()> {
