@@ -160,7 +160,7 @@ fn model(dir: &Path) -> Result<()> {
 
 /// A standard normal number (Box and Muller, 1958).
 fn normal(r: &mut Random) -> f32 {
-    let unit = |r: &mut Random| ((r.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+    let unit = |r: &mut Random| ((r.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
     let (u, v) = (unit(r), unit(r));
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }

@@ -18,6 +18,19 @@
 //! | [`memory`] | estimate and telemetry |
 //! | [`recipe`] | schema, defaults, validation, guidance, edits |
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::print_stdout,
+        clippy::print_stderr,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::dbg_macro
+    )
+)]
+
 pub mod cli;
 pub mod console;
 pub mod data;

@@ -95,7 +95,8 @@ prompts = []
         );
         assert!((ours.learning_rate - theirs.learning_rate).abs() < 1e-12, "step {}: learning rate", i + 1);
     }
-    let labels: Vec<u64> = steps.iter().scan(0, |before, s| Some(s.label_tokens - std::mem::replace(before, s.label_tokens))).collect();
+    let labels: Vec<u64> =
+        steps.iter().scan(0, |before, s| Some(s.label_tokens - std::mem::replace(before, s.label_tokens))).collect();
     assert_eq!(labels, reference.steps.iter().map(|s| s.label_tokens).collect::<Vec<_>>());
 }
 

@@ -3,9 +3,9 @@
 use super::args::ChatArgs;
 use super::output;
 use crate::run::artifact;
+use crate::train::event::SampleSettings;
 use crate::train::parts::generate::{Stops, generate};
 use crate::train::parts::samples;
-use crate::train::event::SampleSettings;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::io::{BufRead, IsTerminal, Write};
@@ -58,26 +58,18 @@ pub fn run(args: &ChatArgs) -> Result<()> {
         // What is decoded grows by whole characters only: a token can be a part of one.
         let mut shown = 0;
         let mut broken = None;
-        let done = generate(
-            &speaker.model,
-            &ids,
-            &settings,
-            &stops,
-            turn,
-            &|ids| speaker.decode(ids),
-            &mut |new| {
-                let text = speaker.decode(new).unwrap_or_default();
-                let whole = text.trim_end_matches('\u{fffd}').len();
-                if whole > shown && text.is_char_boundary(shown) {
-                    if let Err(e) = say(&text[shown..whole]) {
-                        broken = Some(e);
-                        return false;
-                    }
-                    shown = whole;
+        let done = generate(&speaker.model, &ids, &settings, &stops, turn, &|ids| speaker.decode(ids), &mut |new| {
+            let text = speaker.decode(new).unwrap_or_default();
+            let whole = text.trim_end_matches('\u{fffd}').len();
+            if whole > shown && text.is_char_boundary(shown) {
+                if let Err(e) = say(&text[shown..whole]) {
+                    broken = Some(e);
+                    return false;
                 }
-                true
-            },
-        )?;
+                shown = whole;
+            }
+            true
+        })?;
         if let Some(e) = broken {
             return Err(e);
         }

@@ -22,7 +22,8 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let memory = prepared.measure_memory();
     if args.json {
         let row = row_one(&prepared);
-        let tokens: Vec<_> = row.iter().map(|(text, id, trained)| json!({"id": id, "text": text, "trained": trained})).collect();
+        let tokens: Vec<_> =
+            row.iter().map(|(text, id, trained)| json!({"id": id, "text": text, "trained": trained})).collect();
         output::print_json(&json!({
             "summary": prepared.data.summary, "findings": findings, "memory": memory, "row_1": tokens,
             "trainable_parameters": prepared.start.trainable_parameters, "total_steps": prepared.start.total_steps,
@@ -43,9 +44,22 @@ pub fn run(args: &CheckArgs) -> Result<()> {
 fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
     let s = &p.data.summary;
     let mut out = vec![
-        format!("model        {}, {} parameters, {} trainable ({})", p.start.model, thousands(p.start.total_parameters), thousands(p.start.trainable_parameters), p.start.tuning),
+        format!(
+            "model        {}, {} parameters, {} trainable ({})",
+            p.start.model,
+            thousands(p.start.total_parameters),
+            thousands(p.start.trainable_parameters),
+            p.start.tuning
+        ),
         format!("data         {} rows, {} bad; {}", thousands(s.rows), s.bad, s.why),
-        format!("examples     {} to train on, {} held out; {} cut at the full length; longest {} tokens, mean {:.0}", thousands(p.data.train.len() as u64), thousands(p.data.eval.len() as u64), s.truncated, s.longest, s.mean_length),
+        format!(
+            "examples     {} to train on, {} held out; {} cut at the full length; longest {} tokens, mean {:.0}",
+            thousands(p.data.train.len() as u64),
+            thousands(p.data.eval.len() as u64),
+            s.truncated,
+            s.longest,
+            s.mean_length
+        ),
         format!("labels       {:.0} % of tokens; {}", 100.0 * s.label_share(), s.mask.words()),
         format!("steps        {}, effective batch {}", thousands(p.start.total_steps), p.start.effective_batch),
     ];

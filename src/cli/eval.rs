@@ -20,7 +20,9 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let examples = setup::examples_to_evaluate(&recipe, &speaker, &mut output::progress)?;
     let size = recipe.train.per_device_eval_batch_size;
     let Some(e) = evaluate(&speaker.model, &examples, size, &mut || true)? else {
-        return Err(Error::new("these rows hold no label to evaluate").next("finetop check shows rows with their masks"));
+        return Err(
+            Error::new("these rows hold no label to evaluate").next("finetop check shows rows with their masks")
+        );
     };
     let mut right = 0;
     let mut scored = 0;

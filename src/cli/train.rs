@@ -83,6 +83,10 @@ fn here(args: &TrainArgs, job: Job) -> Result<()> {
     for note in &notes {
         output::progress(&format!("note: {note}"));
     }
+    if resume.is_none() && !folder.has_begun() {
+        // Before the first event: a viewer opens the folder as soon as there is one.
+        folder.write_recipe(&recipe::to_toml(&recipe))?;
+    }
     let mut session = Session::open(folder)?;
     if let Some(why) = session.no_socket() {
         output::progress(&format!("no control socket, so no commands can be taken: {why}"));

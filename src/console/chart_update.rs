@@ -19,7 +19,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
             keep_in_window(page);
         }
         Action::Last => page.chart.cursor = None,
-        Action::LogY => page.chart.log = !page.chart.log,
+        Action::LogY => page.chart.log = Some(!page.log_y()),
         Action::AxisX => {
             page.chart.axis = match page.chart.axis {
                 XAxis::Step => XAxis::Epoch,

@@ -88,13 +88,33 @@ pub enum XAxis {
 pub struct Chart {
     pub metric: Metric,
     pub axis: XAxis,
-    pub log: bool,
+    /// Whether y is logarithmic, once a person said so; see [`RunPage::log_y`].
+    pub log: Option<bool>,
     /// The step under the cursor; `None` follows the newest.
     pub cursor: Option<u64>,
     /// Steps shown; `None`: all. It survives new data.
     pub zoom: Option<(f64, f64)>,
     /// The marked sparkline.
     pub mark: Option<usize>,
+}
+
+/// A loss that has fallen by this factor is drawn over a logarithmic axis: on a linear one the tail, where eval turns
+/// up, would be flat.
+const FALLS_FAR: f64 = 8.0;
+
+impl RunPage {
+    /// Whether the large chart's y axis is logarithmic: as the person said, else where the loss has fallen far.
+    pub fn log_y(&self) -> bool {
+        self.chart.log.unwrap_or_else(|| {
+            let smooth = self.run.steps.iter().map(|p| p.smooth);
+            let evals = self.run.evals.iter().map(|e| e.data.loss);
+            let (low, high) = smooth
+                .chain(evals)
+                .filter(|v| v.is_finite() && *v > 0.0)
+                .fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
+            self.chart.metric == Metric::Loss && high > FALLS_FAR * low
+        })
+    }
 }
 
 impl Chart {
@@ -209,7 +229,7 @@ impl RunPage {
             utilisation: Vec::new(),
             focus: Pane::Loss,
             zoomed: false,
-            chart: Chart { metric: Metric::Loss, axis: XAxis::Step, log: false, cursor: None, zoom: None, mark: None },
+            chart: Chart { metric: Metric::Loss, axis: XAxis::Step, log: None, cursor: None, zoom: None, mark: None },
             samples: Samples::default(),
             recipe: RecipePane::of(recipe),
             diagnostics: Diagnostics::default(),

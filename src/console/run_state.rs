@@ -254,10 +254,10 @@ impl Run {
         }
     }
 
-    /// Findings that hold now, the worst first.
+    /// Findings that hold now: the worst first, of the same severity the newest.
     pub fn open(&self) -> Vec<&Finding> {
         let mut open: Vec<_> = self.findings.iter().filter(|f| !f.resolved && f.severity != Severity::Passed).collect();
-        open.sort_by_key(|f| (std::cmp::Reverse(f.severity), f.since));
+        open.sort_by_key(|f| (std::cmp::Reverse(f.severity), std::cmp::Reverse(f.since)));
         open
     }
 

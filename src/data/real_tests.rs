@@ -90,7 +90,9 @@ fn smollm2_rows_have_the_ids_and_labels_that_trl_gives_them() {
 }
 
 /// The trained parts of each example as text, and how they were found.
-fn labels(file: &str, chat: &Chat) -> Option<Result<(Vec<Vec<String>>, MaskMethod), String>> {
+type Trained = (Vec<Vec<String>>, MaskMethod);
+
+fn labels(file: &str, chat: &Chat) -> Option<Result<Trained, String>> {
     let source = std::fs::read_to_string(asset(&format!("templates/{file}"))?).unwrap();
     let special =
         SpecialTokens { bos_token: Some("<s>".into()), eos_token: Some("</s>".into()), ..SpecialTokens::default() };

@@ -64,10 +64,11 @@ fn of_run(folder: &RunFolder, step: Option<u64>) -> Result<Artifact> {
 fn best_step(folder: &RunFolder) -> Result<Option<u64>> {
     let mut best: Option<(f64, u64)> = None;
     for event in events::read_all(&folder.events())? {
-        if let Body::Eval(e) = &event.body {
-            if event.step > 0 && best.is_none_or(|b| e.loss < b.0) {
-                best = Some((e.loss, event.step));
-            }
+        if let Body::Eval(e) = &event.body
+            && event.step > 0
+            && best.is_none_or(|b| e.loss < b.0)
+        {
+            best = Some((e.loss, event.step));
         }
     }
     Ok(best.map(|b| b.1))

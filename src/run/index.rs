@@ -121,11 +121,10 @@ impl Index {
             Err(e) => digest.why = e.to_string(),
         }
         let ended = digest.state.is_some_and(super::RunState::is_final) && tail.offset() > from;
-        if ended || tail.offset() - from.min(tail.offset()) > KEEP_AFTER {
-            if let Some(file) = file {
-                let version = env!("CARGO_PKG_VERSION").to_owned();
-                keep(&file, &Kept { version, head, offset: tail.offset(), digest: digest.clone() });
-            }
+        let much = tail.offset() - from.min(tail.offset()) > KEEP_AFTER;
+        if let Some(file) = file.filter(|_| ended || much) {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            keep(&file, &Kept { version, head, offset: tail.offset(), digest: digest.clone() });
         }
         digest
     }

@@ -19,9 +19,9 @@ pub mod lock;
 pub mod places;
 pub mod server;
 pub mod session;
-pub mod trainer;
 pub mod signals;
 pub mod summary;
+pub mod trainer;
 pub mod worker;
 
 /// The words that trainer and viewers share; the trainer's room has them, since dependencies point down only.

@@ -1,7 +1,7 @@
 //! A whole run in this process: from a recipe to its ending, every word of it through a session.
 
-use super::{events, host};
 use super::session::Session;
+use super::{events, host};
 use crate::diagnose::{self, Doctor, Preflight};
 use crate::recipe::Recipe;
 use crate::train::event::{Body, Finding, RunState, Severity, State};

@@ -127,7 +127,8 @@ mod tests {
         let (from, to) = (RunFolder::create(out.path(), "a").unwrap(), RunFolder::create(out.path(), "b").unwrap());
         let mut writer = EventWriter::open(&from.events()).unwrap();
         let state = |state| Body::State(State { state, why: String::new() });
-        let change = |to: &str| Body::Change(Change { key: "k".into(), from: "1".into(), to: to.into(), by: "you".into() });
+        let change =
+            |to: &str| Body::Change(Change { key: "k".into(), from: "1".into(), to: to.into(), by: "you".into() });
         for (step, body) in [(0, state(RunState::Running)), (4, change("2")), (6, change("3"))] {
             writer.write(&Event { time: 1.0, step, body }).unwrap();
         }

@@ -19,7 +19,6 @@ pub mod signals;
 pub mod telemetry;
 pub mod terminal;
 
-
 use std::path::PathBuf;
 
 use crate::Result;

@@ -109,7 +109,9 @@ fn shape(name: &str) -> Result<Config> {
         "smollm2-135m" => (576, 1536, 30, 9, 3),
         "smollm2-360m" => (960, 2560, 32, 15, 5),
         other => {
-            return Err(Error::usage(format!("unknown shape \"{other}\"")).next(format!("use one of {}", SHAPES.join(", "))));
+            return Err(
+                Error::usage(format!("unknown shape \"{other}\"")).next(format!("use one of {}", SHAPES.join(", ")))
+            );
         }
     };
     Ok(Config {

@@ -110,11 +110,8 @@ impl Prepared {
     /// Memory as predicted beside what this process holds now.
     pub fn measure_memory(&mut self) -> Memory {
         let reading = self.telemetry.read();
-        let component = |(name, bytes): &(&str, u64)| Component {
-            name: name.to_string(),
-            estimate: Some(*bytes),
-            measured: None,
-        };
+        let component =
+            |(name, bytes): &(&str, u64)| Component { name: name.to_string(), estimate: Some(*bytes), measured: None };
         let components = self.estimate.components.iter().map(component).collect();
         Memory { components, used: reading.used, peak: reading.peak, total: reading.total }
     }
@@ -209,7 +206,10 @@ fn facts(
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
         steps_per_epoch: plan.steps_per_epoch() as f64,
-        num_train_epochs: t.num_train_epochs,
+        num_train_epochs: match t.max_steps {
+            0 => t.num_train_epochs,
+            steps => plan.epoch(steps),
+        },
         train_rows: data.train.len() as u64,
         eval_rows: data.eval.len() as u64,
         truncated_share: data.summary.truncated_share(),

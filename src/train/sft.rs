@@ -160,7 +160,9 @@ impl<'a> Loop<'a> {
                 }),
             )?;
             if self.non_finite >= NON_FINITE_LIMIT {
-                return Ok(Ending::Finding(format!("{NON_FINITE_LIMIT} steps in a row had a non-finite loss or gradient")));
+                return Ok(Ending::Finding(format!(
+                    "{NON_FINITE_LIMIT} steps in a row had a non-finite loss or gradient"
+                )));
             }
 
             // What is due after this step: evaluate, then save (so that the checkpoint knows of the eval), then sample.
@@ -178,7 +180,7 @@ impl<'a> Loop<'a> {
             if due(step, self.recipe.sample.every_steps) {
                 self.sample_all()?;
             }
-            if step <= 2 || step % 20 == 0 {
+            if step <= 2 || step.is_multiple_of(20) {
                 self.measure_memory()?;
             }
         }
@@ -260,12 +262,8 @@ impl<'a> Loop<'a> {
         let (recipe, changes) = (self.recipe.clone(), self.progress.changes.clone());
         self.load(&dir)?;
         (self.recipe, self.progress.changes) = (recipe, changes);
-        let change = event::Change {
-            key: "roll_back".into(),
-            from: from.to_string(),
-            to: to.to_string(),
-            by: by.to_string(),
-        };
+        let change =
+            event::Change { key: "roll_back".into(), from: from.to_string(), to: to.to_string(), by: by.to_string() };
         self.orders.emit(to, Body::Change(change))?;
         self.orders.outlet().forget_after(to)?;
         Ok(stop.then_some(Ending::RolledBack { from, to }))
@@ -375,5 +373,5 @@ impl<'a> Loop<'a> {
 
 /// Whether something with this interval is due after `step`; 0 is never.
 fn due(step: u64, every: u64) -> bool {
-    every > 0 && step % every == 0
+    every > 0 && step.is_multiple_of(every)
 }

@@ -152,7 +152,7 @@ fn the_chart_zooms_around_the_cursor_and_keeps_its_window() {
 
 #[test]
 fn axes_and_metrics_turn_in_a_circle() {
-    assert!(after(training(), "y").run.unwrap().chart.log);
+    assert_eq!(after(training(), "y").run.unwrap().chart.log, Some(true));
     for (keys, axis) in [("x", XAxis::Epoch), ("x x", XAxis::Tokens), ("x x x", XAxis::Time), ("x x x x", XAxis::Step)]
     {
         assert_eq!(after(training(), keys).run.unwrap().chart.axis, axis, "{keys}");

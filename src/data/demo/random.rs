@@ -10,12 +10,12 @@ impl Random {
     /// `seed` picks the data set, `stream` the part of it.
     pub fn new(seed: u64, stream: u64) -> Self {
         let mut r = Self { state: seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03) };
-        r.next();
+        r.bits();
         r
     }
 
     /// The next 64 bits (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -25,7 +25,7 @@ impl Random {
     /// A number in `0..n`; 0 where `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         // The high bits, scaled: no modulo bias worth speaking of for the small `n` used here.
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
+        ((u128::from(self.bits()) * n as u128) >> 64) as usize
     }
 
     /// One of `from`, which must not be empty.

@@ -100,7 +100,12 @@ const VAGUE: &[(&str, &[&str], usize, &[&str])] = &[
         2,
         &["10", "15", "25", "30", "60", "75", "80", "95"],
     ),
-    ("genre", &["Play something nice for {name} in the {room}.", "It is too quiet for {name} in the {room}."], 3, GENRES),
+    (
+        "genre",
+        &["Play something nice for {name} in the {room}.", "It is too quiet for {name} in the {room}."],
+        3,
+        GENRES,
+    ),
     ("text", &["Tell {name} the news from {city}.", "Send {name} a short message about {title}."], 5, TEXTS),
     ("item", &["Put the usual for {name} on the {list} list.", "Add what {name} needs to the {list} list."], 6, ITEMS),
     (

@@ -132,7 +132,7 @@ pub fn put_adapter(model: &Llama, adapter: &adapter::Adapter) -> Result<()> {
 }
 
 /// The trainables as named f32 tensors.
-pub fn entries(model: &Llama) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+pub fn entries(model: &Llama) -> Result<Vec<adapter::Entry>> {
     let values = model.params().values()?;
     Ok(model
         .params()
@@ -158,9 +158,14 @@ fn write_model(path: &Path, model: &Llama) -> Result<()> {
 
 fn copy_f32(t: &TensorView, into: &mut [f32], file: &Path, name: &str) -> Result<()> {
     if t.dtype() != Dtype::F32 || t.data().len() != into.len() * 4 {
-        return Err(Error::new(format!("found {:?} {:?}, expected F32 of {} values", t.dtype(), t.shape(), into.len()))
-            .at(format!("{}, {name}", file.display()))
-            .next("this checkpoint belongs to another recipe: resume with the run's own"));
+        return Err(Error::new(format!(
+            "found {:?} {:?}, expected F32 of {} values",
+            t.dtype(),
+            t.shape(),
+            into.len()
+        ))
+        .at(format!("{}, {name}", file.display()))
+        .next("this checkpoint belongs to another recipe: resume with the run's own"));
     }
     for (v, b) in into.iter_mut().zip(t.data().chunks_exact(4)) {
         *v = f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
@@ -185,7 +190,9 @@ fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn unreadable(path: &Path, e: impl std::fmt::Display) -> Error {
-    Error::new(format!("cannot read: {e}")).at(path.display()).next("resume from an earlier checkpoint: --resume RUN@STEP")
+    Error::new(format!("cannot read: {e}"))
+        .at(path.display())
+        .next("resume from an earlier checkpoint: --resume RUN@STEP")
 }
 
 fn broken(e: safetensors::SafeTensorError) -> Error {

@@ -55,7 +55,8 @@ pub fn generate(
         let new = &context[prompt.len()..];
         if !stops.strings.is_empty() {
             let text = decode(new)?;
-            if let Some(at) = stops.strings.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min() {
+            if let Some(at) = stops.strings.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min()
+            {
                 return Ok(Completion { text: text[..at].to_string(), ids: new.to_vec(), stop_reason: "stop_string" });
             }
         }

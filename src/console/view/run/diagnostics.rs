@@ -101,7 +101,8 @@ fn finding(
         if row + 1 < bottom {
             row += 1;
         }
-        let set: Vec<String> = fix.set.iter().map(|(k, v)| format!("{k} = {v}")).collect();
+        // A fix that is a recipe diff alone says it in its label already.
+        let set: Vec<String> = fix.set.iter().map(|(k, v)| format!("{k} = {v}")).filter(|s| *s != fix.label).collect();
         let mut pen = Pen::at(buf, body, row);
         pen.gap(4).put("Fix", t.dim).gap(2);
         let key = format!("a  {}", fix.label);

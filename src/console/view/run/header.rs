@@ -82,7 +82,8 @@ pub fn wide(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         pen.put(facts.join(" · "), t.text);
     }
     pen.gap(3);
-    let watching = if page.folder.is_some() { format!("{} watching", page.watching) } else { String::new() };
+    let watching =
+        if page.folder.is_some() && page.watching > 0 { format!("{} watching", page.watching) } else { String::new() };
     let place = [run.start.device_name.as_str(), run.start.host.as_str(), watching.as_str()];
     let place: Vec<_> = place.into_iter().filter(|f| !f.is_empty()).collect();
     (0..place.len()).any(|i| {

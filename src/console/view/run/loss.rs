@@ -23,7 +23,7 @@ pub fn hero(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
     let chart = &page.chart;
     let axis = ["step", "epoch", "tokens", "time"][chart.axis as usize];
-    let scale = if chart.log { "log" } else { "linear" };
+    let scale = if page.log_y() { "log" } else { "linear" };
     let (series, y) = prepare(page, area);
     let mut words: Vec<(String, Style)> = match chart.metric {
         Metric::Loss => vec![("train".into(), t.dim), (" · ".into(), t.dim), ("smoothed".into(), t.accent)],
@@ -55,7 +55,7 @@ fn prepare(page: &RunPage, area: Rect) -> (Series, Axis) {
     let range = robust_range(shown().map(|p| p.smooth).chain(evals().map(|e| e.1)), cloud.map(|p| p.raw));
     let (low, high) = range.unwrap_or((0.0, 1.0));
     let most = usize::from(area.height.saturating_sub(3) * 2 / 5).clamp(3, 6);
-    (series, Axis::round(low, high, most, page.chart.log && low > 0.0))
+    (series, Axis::round(low, high, most, page.log_y() && low > 0.0))
 }
 
 fn y_label(metric: Metric, axis: &Axis, v: f64) -> String {

@@ -4,6 +4,7 @@ use super::title;
 use crate::console::fields::{self, Field};
 use crate::console::model::Model;
 use crate::console::run_page::{Goal, Pane, RunPage};
+use crate::console::run_update::reachable;
 use crate::console::view::pen::{Pen, fit};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -11,12 +12,13 @@ use unicode_width::UnicodeWidthStr;
 
 pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
-    let live = page.folder.is_some();
+    let live = reachable(page);
     let words = match (page.recipe.diff, live) {
         (true, _) => vec![("what differs, d all".to_string(), t.dim)],
         (_, true) => {
             vec![("live ".to_string(), t.dim), ("●".to_string(), t.accent), (" = can change now".to_string(), t.dim)]
         }
+        (_, false) if page.folder.is_some() => vec![("as it ran".to_string(), t.dim)],
         (_, false) => vec![("all fields, i edits".to_string(), t.dim)],
     };
     title(m, page, Pane::Recipe, Pane::Recipe.name(), &words, area, buf);
@@ -78,7 +80,7 @@ fn line(m: &Model, page: &RunPage, f: &Field, selected: bool, c: &Columns, body:
     }
     pen.put(fit(&f.value, c.value), if f.changed { t.accent } else { t.text });
     pen.x = pen.x.max(start + c.value as u16);
-    pen.gap(1).put(if f.live && page.folder.is_some() { "●" } else { " " }, t.accent).gap(1);
+    pen.gap(1).put(if f.live && reachable(page) { "●" } else { " " }, t.accent).gap(1);
     if f.note.outside {
         pen.put("▲ ", t.warn);
     }
