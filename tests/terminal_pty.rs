@@ -103,6 +103,29 @@ fn ctrl_z_gives_the_terminal_to_the_shell_and_fg_brings_the_page_back() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_ends_the_console_and_leaves_nothing_spinning() {
+    let home = tempfile::tempdir().unwrap();
+    let mut c = command("sh", home.path());
+    c.args(["-i"]);
+    c.env("PS1", "$ ");
+    c.env("PART", "start");
+    let mut p = Pty::start(c, 80, 24);
+    p.shows("$ ");
+    let program = std::env::current_exe().unwrap();
+    let line = format!("echo $$ > pid; exec {} in_the_terminal --exact --ignored --nocapture", program.display());
+    p.keys(&format!("sh -c '{line}'\r"));
+    p.shows("none yet");
+    let pid = std::fs::read_to_string(home.path().join("pid")).unwrap();
+    // With the session's leader gone, the kernel hangs the terminal up: HUP and CONT, and no more keys.
+    p.signal(Signal::KILL);
+    let began = Instant::now();
+    while std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|s| !s.contains(") Z")) {
+        assert!(began.elapsed() < Duration::from_secs(30), "it lives on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn without_a_shell_to_go_back_to_ctrl_z_does_not_stop_for_ever() {
     let home = tempfile::tempdir().unwrap();
     let mut p = Pty::start(part("start", home.path()), 80, 24);

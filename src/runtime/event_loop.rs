@@ -247,7 +247,12 @@ impl Loop<'_> {
             Sig::Interrupt => self.tell(Message::Key(Key::Ctrl('c')))?,
             Sig::Stop | Sig::Continue if echo => {}
             Sig::Stop => self.suspend()?,
-            Sig::Continue => self.outside(|| ())?,
+            Sig::Continue => {
+                // Stopped from outside: what the terminal shows, and its modes, are anybody's guess. The keyboard
+                // stays ours: taking it anew would wait for ever on a terminal that hung up.
+                self.screen.outside(|| ())?;
+                self.resized()?;
+            }
         }
         Ok(())
     }
@@ -274,10 +279,13 @@ impl Loop<'_> {
         self.inputs = None;
         let out = self.screen.outside(f);
         self.inputs = Some(EventStream::new());
-        self.dirty = true;
-        let area = self.screen.area();
-        self.tell(Message::Resize { width: area.width, height: area.height })?;
+        self.resized()?;
         out
+    }
+
+    fn resized(&mut self) -> Result<()> {
+        let area = self.screen.area();
+        self.tell(Message::Resize { width: area.width, height: area.height })
     }
 
     fn draw_if_due(&mut self) -> Result<()> {

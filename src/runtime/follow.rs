@@ -17,7 +17,7 @@ use crate::run::event::Body;
 use crate::run::link::Link;
 
 /// Between two looks at the events of a run that goes on.
-const LOOK: Duration = Duration::from_millis(120);
+const LOOK: Duration = Duration::from_millis(200);
 /// Between two looks at a run without a trainer: one may come.
 const LOOK_IDLE: Duration = Duration::from_millis(1000);
 /// Between two looks at the trainer and the machine.
@@ -132,7 +132,8 @@ impl Watch {
             self.live = Some(live);
             self.say(Message::Live { run: self.link.dir().to_owned(), live });
         }
-        let watching = self.link.watching();
+        // This terminal watches even where no trainer is there to count it.
+        let watching = self.link.watching().max(1);
         if self.watching != Some(watching) {
             self.watching = Some(watching);
             self.say(Message::Watching(u32::try_from(watching).unwrap_or(u32::MAX)));

@@ -40,14 +40,18 @@ pub enum StartAt {
     Local(LocalEnd),
 }
 
+/// From TERM or HUP to the end at the latest: longer than commands on their way may take.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(6);
+
 /// Shows the console until it is left; returns with the terminal restored.
 ///
 /// # Errors
 /// The terminal cannot show it, or went away.
 pub fn run(at: StartAt) -> Result<()> {
     terminal::usable()?;
-    // One thread for the screen; what blocks goes to threads of its own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // This thread is the screen's; what blocks goes to threads of its own, and one more sees to the end.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(signals::end_at_last(GRACE));
     let left = runtime.block_on(async {
         let mut screen = Screen::enter()?;
         event_loop::run(&mut screen, at).await

@@ -37,7 +37,9 @@ impl Signals {
     }
 
     pub async fn next(&mut self) -> Sig {
+        // Leaving first: a terminal that hangs up sends HUP and CONT together.
         tokio::select! {
+            biased;
             _ = self.term.recv() => Sig::Leave,
             _ = self.hup.recv() => Sig::Leave,
             _ = self.int.recv() => Sig::Interrupt,
@@ -45,6 +47,20 @@ impl Signals {
             _ = self.cont.recv() => Sig::Continue,
         }
     }
+}
+
+/// Ends the process a while after TERM or HUP, should the loop not get there itself: on a terminal that hung
+/// up, reading keys may never return. The terminal is restored, and a run is never touched by that.
+pub async fn end_at_last(grace: std::time::Duration) -> Result<()> {
+    let mut term = unix::signal(SignalKind::terminate())?;
+    let mut hup = unix::signal(SignalKind::hangup())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = hup.recv() => {}
+    }
+    tokio::time::sleep(grace).await;
+    super::terminal::restore();
+    std::process::exit(0)
 }
 
 /// Whether a shell with job control is there to wake us again: without one the process group is the
