@@ -52,9 +52,13 @@ fn tell(index: &Index, folder: &RunFolder) -> Result<()> {
         Holder::Trainer(worker) => worker,
         Holder::Elsewhere { worker, .. } => Some(worker),
         Holder::Nobody => {
-            let summary = index.summary(folder);
-            return Err(Error::new(format!("{} is not being trained: it {}", summary.name, ended(summary.state)))
-                .at(folder.path().display()));
+            let s = index.summary(folder);
+            let error = Error::new(format!("{} is not being trained: it {}", s.name, ended(s.state)));
+            let error = error.at(folder.path().display());
+            return Err(match s.last_checkpoint.filter(|_| s.state != Status::Finished) {
+                Some(_) => error.next(format!("go on with it: `finetop train --resume {}`", s.name)),
+                None => error,
+            });
         }
     };
     match worker.filter(|w| w.socket.is_none() && w.process_lives()) {
@@ -71,7 +75,7 @@ fn tell(index: &Index, folder: &RunFolder) -> Result<()> {
 fn ended(state: Status) -> String {
     match state {
         Status::Finished => "has finished".into(),
-        Status::Stopped => "was stopped already".into(),
+        Status::Stopped => "was stopped".into(),
         other => other.word().into(),
     }
 }

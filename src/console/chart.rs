@@ -142,14 +142,16 @@ impl Axis {
 
     fn logarithmic(low: f64, high: f64, most: usize) -> Axis {
         let decades = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+        // The ends are rounded finer than the ticks here too.
+        const ENDS: [f64; 6] = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0];
+        let ends: Vec<f64> = decades.clone().flat_map(|e| ENDS.iter().map(move |m| m * 10f64.powi(e))).collect();
+        let low = ends.iter().rev().find(|t| **t <= low * 1.0001).copied().unwrap_or(low);
+        let high = ends.iter().find(|t| **t >= high * 0.9999).copied().unwrap_or(high);
         for mantissas in [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0][..], &[1.0, 2.0, 5.0], &[1.0]] {
             let all: Vec<f64> =
                 decades.clone().flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e))).collect();
-            let first = all.iter().rposition(|t| *t <= low * 1.0001).unwrap_or(0);
-            let last = all.iter().position(|t| *t >= high * 0.9999).unwrap_or(all.len() - 1);
-            let ticks = all[first..=last.max(first)].to_vec();
+            let ticks: Vec<f64> = all.into_iter().filter(|t| (low * 0.9999..=high * 1.0001).contains(t)).collect();
             if ticks.len() <= most.max(2) || mantissas.len() == 1 {
-                let (low, high) = (ticks[0].min(low), ticks[ticks.len() - 1].max(high));
                 return Axis { low, high, ticks, log: true };
             }
         }

@@ -59,10 +59,15 @@ fn before_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
 }
 
 fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
-    let first = FIRST.iter().filter_map(|k| entry(k)).filter(|e| recipe::get(values, e.key).is_some());
-    let mut out: Vec<Field> = first.map(|e| row(page, values, e)).collect();
+    // What ends the run: steps where they were given, else epochs.
+    let by_steps = values.train.max_steps > 0;
+    let ends = |key: &'static str| if by_steps && key == "train.num_train_epochs" { "train.max_steps" } else { key };
+    let first: Vec<&str> = FIRST.iter().map(|k| ends(k)).collect();
+    let entries_of = first.iter().filter_map(|k| entry(k)).filter(|e| recipe::get(values, e.key).is_some());
+    let mut out: Vec<Field> = entries_of.map(|e| row(page, values, e)).collect();
     for live in [true, false] {
-        let rest = entries().filter(|e| e.live == live && !FIRST.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
+        let rest = entries().filter(|e| e.live == live && !first.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
+        let rest = rest.filter(|e| !by_steps || e.key != "train.num_train_epochs");
         let rest = rest.filter(|e| recipe::get(values, e.key).is_some());
         out.extend(rest.map(|e| single(page, values, e, e.key)));
     }

@@ -36,7 +36,7 @@ fn words(page: &RunPage, short: bool) -> String {
         let score = if score.is_empty() { score } else { format!(", {score}") };
         let mended = format!("mended: step {} → {}{eval}{score}", r.from, r.to);
         return say(
-            format!("{mended}. `q` leaves; finetop new writes a recipe for data of your own"),
+            format!("{mended}. `q` leaves; finetop RECIPE.toml trains on rows of your own"),
             format!("{mended}. `q` leaves"),
         );
     }
