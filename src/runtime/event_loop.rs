@@ -3,14 +3,13 @@
 //! Nothing wakes it but keys, signals, what a run says, and the clock where a text depends on it; nothing
 //! is drawn where nothing changed. Must not know what any message means.
 
-use crossterm::event::EventStream;
-use futures_util::StreamExt;
 use ratatui::buffer::Buffer;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::effects::{Effects, Note, Wish};
+use super::keyboard::Keyboard;
 use super::signals::{self, Sig, Signals};
 use super::terminal::Screen;
 use super::{StartAt, clipboard, editor, input};
@@ -44,7 +43,7 @@ pub async fn run(screen: &mut Screen, at: StartAt) -> Result<Option<String>> {
         effects,
         inbox,
         signals: Signals::listen()?,
-        inputs: Some(EventStream::new()),
+        inputs: Some(Keyboard::listen()),
         frame: if std::env::var_os("SSH_CONNECTION").is_some() { FRAME_SSH } else { FRAME },
         drawn: None,
         dirty: true,
@@ -77,7 +76,7 @@ struct Loop<'a> {
     inbox: UnboundedReceiver<Note>,
     signals: Signals,
     /// None while another program has the keyboard.
-    inputs: Option<EventStream>,
+    inputs: Option<Keyboard>,
     frame: Duration,
     /// When the last frame was drawn.
     drawn: Option<Instant>,
@@ -149,11 +148,7 @@ impl Loop<'_> {
     /// Takes in `first` and all else that is there already.
     fn drain(&mut self, first: Happening) -> Result<()> {
         let mut queue = VecDeque::from([first]);
-        // Not by polling the stream: it keeps the waker of the first poll that found nothing, so a poll from
-        // here would take the next key's wake-up away from the loop.
-        let keyed = matches!(queue.front(), Some(Happening::Input(_)));
-        while keyed && crossterm::event::poll(Duration::ZERO).unwrap_or(false) {
-            let Ok(event) = crossterm::event::read() else { break };
+        while let Some(event) = self.inputs.as_mut().and_then(Keyboard::waiting) {
             queue.push_back(Happening::Input(event));
         }
         while let Ok(note) = self.inbox.try_recv() {
@@ -278,7 +273,7 @@ impl Loop<'_> {
         // Its thread would read the keys that are meant for the other program.
         self.inputs = None;
         let out = self.screen.outside(f);
-        self.inputs = Some(EventStream::new());
+        self.inputs = Some(Keyboard::listen());
         self.resized()?;
         out
     }

@@ -10,6 +10,7 @@ pub mod effects;
 pub mod event_loop;
 pub mod follow;
 pub mod input;
+pub mod keyboard;
 pub mod launch;
 pub mod listing;
 pub mod recipe_file;
@@ -49,8 +50,9 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(6);
 /// The terminal cannot show it, or went away.
 pub fn run(at: StartAt) -> Result<()> {
     terminal::usable()?;
-    // This thread is the screen's; what blocks goes to threads of its own, and one more sees to the end.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // This thread is the screen's; what blocks goes to threads of its own. Of the workers one may be caught in
+    // reading keys from a terminal that hung up; the other then still hears the signal.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.spawn(signals::end_at_last(GRACE));
     let left = runtime.block_on(async {
         let mut screen = Screen::enter()?;
