@@ -167,6 +167,33 @@ fn leaving_the_demo_ends_it() {
 }
 
 #[test]
+fn a_person_s_editor_gets_the_terminal_and_what_it_wrote_is_on_the_page() {
+    let home = Home::new();
+    let field = |text: &str| -> Option<&'static str> {
+        let line = text.lines().find(|l| l.contains("max_seq_length"))?;
+        ["256", "192"].into_iter().find(|value| line.contains(value))
+    };
+    let script = "echo this is the editor; read line; sed -i 's/max_seq_length = 256/max_seq_length = 192/' \"$1\"";
+    std::fs::write(home.path().join("editor"), script).unwrap();
+    let mut c = command(PROGRAM, home.path());
+    c.arg("support.toml");
+    c.env("EDITOR", format!("sh {}", home.path().join("editor").display()));
+    c.env_remove("VISUAL");
+    let mut p = Pty::start(c, 120, 40);
+    p.until("the field", |text| field(text) == Some("256"));
+    p.keys("v");
+    p.shows("this is the editor");
+    assert_eq!(p.unrestored(), [""; 0], "the terminal is the editor's");
+    // Its keys are its own: none of them leaves the console.
+    p.keys("qqq\r");
+    p.until("what the editor wrote", |text| field(text) == Some("192"));
+    assert!(p.on_screen());
+    p.keys("q");
+    assert_eq!(p.ends(), 0, "{}", p.text());
+    assert!(std::fs::read_to_string(home.path().join("support.toml")).unwrap().contains("max_seq_length = 192"));
+}
+
+#[test]
 fn two_viewers_see_the_same_run_and_know_of_each_other() {
     let home = Home::new();
     let mut first = home.open("", &["support.toml"], 160, 48);

@@ -26,6 +26,13 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
             page.recipe.selected = 0;
         }
         Action::Undo => return undo(m),
+        Action::Editor => {
+            // What was edited here is in the file already.
+            match (&page.folder, page.recipe_path.clone()) {
+                (None, Some(path)) => return vec![Effect::EditExternally { path }],
+                _ => m.complain("the recipe's file is edited before a run; here fields marked ● can change"),
+            }
+        }
         Action::Edit => {
             let Some(field) = fields.get(at) else { return Vec::new() };
             if page.folder.is_some() && !reachable(page) {
