@@ -147,7 +147,7 @@ impl Axis {
         let ends: Vec<f64> = decades.clone().flat_map(|e| ENDS.iter().map(move |m| m * 10f64.powi(e))).collect();
         let low = ends.iter().rev().find(|t| **t <= low * 1.0001).copied().unwrap_or(low);
         let high = ends.iter().find(|t| **t >= high * 0.9999).copied().unwrap_or(high);
-        for mantissas in [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0][..], &[1.0, 2.0, 5.0], &[1.0]] {
+        for mantissas in [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0][..], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]] {
             let all: Vec<f64> =
                 decades.clone().flat_map(|e| mantissas.iter().map(move |m| m * 10f64.powi(e))).collect();
             let ticks: Vec<f64> = all.into_iter().filter(|t| (low * 0.9999..=high * 1.0001).contains(t)).collect();
