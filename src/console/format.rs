@@ -23,18 +23,7 @@ pub fn rate(v: f64) -> String {
     if v == 0.0 { "0".into() } else { format!("{v:.2e}") }
 }
 
-/// A whole number with thousands separated: `11,862`.
-pub fn thousands(v: u64) -> String {
-    let digits = v.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
+pub use crate::recipe::guidance::thousands;
 
 /// A number for an axis or a readout: as many decimals as its size needs, thousands separated.
 pub fn plain(v: f64) -> String {

@@ -295,18 +295,7 @@ impl RunPage {
     /// The settings of the next draw by key: as changed here, else the recipe's.
     pub fn settings(&self) -> SampleSettings {
         match &self.recipe.values {
-            Some(r) if !self.samples.changed => {
-                let s = &r.sample;
-                SampleSettings {
-                    temperature: s.temperature,
-                    top_p: s.top_p,
-                    top_k: s.top_k,
-                    min_p: s.min_p,
-                    repetition_penalty: s.repetition_penalty,
-                    max_new_tokens: s.max_new_tokens,
-                    seed: s.seed,
-                }
-            }
+            Some(r) if !self.samples.changed => SampleSettings::from(&r.sample),
             _ => self.samples.settings.clone(),
         }
     }

@@ -206,18 +206,7 @@ fn panic_line(dir: &Path) -> Option<String> {
     Some(line.trim().trim_end_matches(':').to_owned())
 }
 
-/// `1,218`.
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub use crate::recipe::guidance::thousands;
 
 /// Seconds in their largest unit: `42s`, `9m`, `5h`, `3d`.
 pub fn duration(seconds: f64) -> String {

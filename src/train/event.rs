@@ -149,6 +149,20 @@ impl Default for SampleSettings {
     }
 }
 
+impl From<&crate::recipe::SampleSection> for SampleSettings {
+    fn from(s: &crate::recipe::SampleSection) -> Self {
+        Self {
+            temperature: s.temperature,
+            top_p: s.top_p,
+            top_k: s.top_k,
+            min_p: s.min_p,
+            repetition_penalty: s.repetition_penalty,
+            max_new_tokens: s.max_new_tokens,
+            seed: s.seed,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {

@@ -11,8 +11,7 @@ use crate::data::plan::Plan;
 use crate::data::prepare::{self, Prepared as Data};
 use crate::data::traits::{ModelSide, Render};
 use crate::export::adapter::{self, AdapterConfig};
-use crate::memory::{self, Estimate, Local, Shape, Telemetry};
-use crate::model::config::Config;
+use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::llama::Checkpointing;
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
@@ -76,7 +75,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         speaker.template = None;
     }
     let plan = Plan::of(recipe, &data.train);
-    let shape = shape_of(speaker.model.config());
+    let shape = speaker.model.config().shape();
     let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
     let mut telemetry = Local::new();
     // What is held already (the weights, mostly) is in the estimate too.
@@ -114,20 +113,6 @@ impl Prepared {
             |(name, bytes): &(&str, u64)| Component { name: name.to_string(), estimate: Some(*bytes), measured: None };
         let components = self.estimate.components.iter().map(component).collect();
         Memory { components, used: reading.used, peak: reading.peak, total: reading.total }
-    }
-}
-
-/// A model's sizes, as memory sees them.
-pub fn shape_of(c: &Config) -> Shape {
-    Shape {
-        vocab_size: c.vocab_size,
-        hidden_size: c.hidden_size,
-        intermediate_size: c.intermediate_size,
-        num_hidden_layers: c.num_hidden_layers,
-        queries: c.num_attention_heads * c.head_dim,
-        keys: c.num_key_value_heads * c.head_dim,
-        num_attention_heads: c.num_attention_heads,
-        tie_word_embeddings: c.tie_word_embeddings,
     }
 }
 

@@ -8,15 +8,7 @@ use crate::train::speaker::Speaker;
 
 /// The recipe's sampling values as settings.
 pub fn settings(s: &SampleSection) -> SampleSettings {
-    SampleSettings {
-        temperature: s.temperature,
-        top_p: s.top_p,
-        top_k: s.top_k,
-        min_p: s.min_p,
-        repetition_penalty: s.repetition_penalty,
-        max_new_tokens: s.max_new_tokens,
-        seed: s.seed,
-    }
+    SampleSettings::from(s)
 }
 
 /// The recipe's prompts with their numbers.
