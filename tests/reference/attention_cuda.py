@@ -156,6 +156,45 @@ class Run:
             return f"attention_fwd_{d}", (heads, len(tiles), 1), 128, (size + 128) * (d + 8) * 2, self.params(tiles, False), tiles
         self.call(("forward", kind), make)
 
+    def backward(self, kind=""):
+        s, d = self.s, self.s.d
+        columns = s.kv_heads * self.splits
+        rows = s.tokens * s.heads
+
+        def make_delta():
+            none = self.list([(0, 0, 0, 0)])
+            return f"attention_delta_{d}", ((rows + 15) // 16, 1, 1), 128, 0, self.params(none, False), none
+
+        def make_dq():
+            tiles = self.list(s.query_tiles(128 if kind else 64))
+            if kind:
+                keys, stages = 128, 2
+                shared = (256 + 2 * stages * keys) * d * 2 + 16 + 32 * stages
+                grid = (min(self.k.multiprocessors, s.heads * len(tiles)), 1, 1)
+                return f"attention_dq_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+            shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
+            return f"attention_dq_{d}", (s.heads, len(tiles), 1), 128, shared, self.params(tiles, False), tiles
+
+        def make_dkv():
+            tiles = self.list(s.key_tiles(128 if kind else 64))
+            if kind:
+                queries, stages = 64, 3
+                shared = (256 + 2 * stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
+                grid = (min(self.k.multiprocessors, columns * len(tiles)), 1, 1)
+                return f"attention_dkv_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+            queries = {64: 64, 256: 16}.get(d, 32)
+            return (f"attention_dkv_{d}", (columns, len(tiles), 2 if d == 256 else 1), 128,
+                    (128 + 4 * queries) * (d + 8) * 2, self.params(tiles, False), tiles)
+
+        def make_sum():
+            none = self.list([(0, 0, 0, 0)])
+            return f"attention_dkv_sum_{d}", (s.tokens, 1, 1), 128, 0, self.params(none, False), none
+        self.call("delta", make_delta)
+        self.call(("dq", kind), make_dq)
+        self.call(("dkv", kind), make_dkv)
+        if self.splits > 1:
+            self.call("sum", make_sum)
+
 
 def reference(run, dtype=torch.float64):
     """out, lse [heads, tokens], gradients [tokens, row], one sequence at a time."""

@@ -140,3 +140,48 @@ template <int N> __device__ __forceinline__ void as_operand(unsigned (&a)[4], co
 #pragma unroll
     for (int i = 0; i < 4; i++) a[i] = pack(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
 }
+
+// --- backward ---
+// `stat(i)`: of the query that element i of the accumulators belongs to, x = its log-sum-exp in base 2, y = its delta.
+
+// With a cap, scores become tanh and their gradients take its derivative in; to be called before masking.
+template <int N, class Stat>
+__device__ __forceinline__ void cap_backward(const Scores& rule, float (&s)[N], float (&ds)[N], Stat stat) {
+    if (rule.inside != 0.f) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            s[i] = rule.capped(s[i]);
+            ds[i] = stat(i).y + (ds[i] - stat(i).y) * (1.f - s[i] * s[i]);
+        }
+    }
+}
+
+template <int N, class Stat> __device__ __forceinline__ void probabilities(float (&s)[N], float factor, Stat stat) {
+#pragma unroll
+    for (int i = 0; i < N; i++) s[i] = exp2_fast(s[i] * factor - stat(i).x);
+}
+
+// d(probabilities) to d(scores), but for the scale.
+template <int N, class Stat>
+__device__ __forceinline__ void score_gradients(const float (&p)[N], float (&ds)[N], Stat stat) {
+#pragma unroll
+    for (int i = 0; i < N; i++) ds[i] = p[i] * (ds[i] - stat(i).y);
+}
+
+// Log-sum-exp and delta of a query of one head; past `end`, such that its probabilities are zero.
+__device__ __forceinline__ float2 query_stat(const AttentionParams& p, int head, int query, int end) {
+    if (query >= end) return make_float2(INFINITY_F, 0.f);
+    long long at = (long long)head * p.tokens + query;
+    return make_float2(p.lse[at] * LOG2_E, p.delta[at]);
+}
+
+// The query heads [from, to) whose gradients one item of dk and dv sums: part `split` of `splits` of a group.
+struct Heads {
+    int from, to;
+
+    __device__ __forceinline__ Heads(const AttentionParams& p, int kv_head, int split) {
+        int group = p.heads / p.kv_heads, each = (group + p.splits - 1) / p.splits;
+        from = kv_head * group + min(split * each, group);
+        to = kv_head * group + min(split * each + each, group);
+    }
+};
