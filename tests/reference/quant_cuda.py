@@ -71,8 +71,8 @@ class Host:
         if file not in self.libs:
             text = (KERNELS / file).read_text()
             names = re.findall(r'extern "C" __global__ void(?:\s+__launch_bounds__\([^)]*\))?\s+(\w+)\(', text)
-            names += [f"{p}_{q}" for p, q in re.findall(r"^(GGUF)_KERNEL\((\w+)", text, re.M)]
-            names = [n.replace("GGUF", "gguf") for n in names if n != "gguf_##name"]
+            names = [n for n in names if not n.startswith(("__", "gguf_"))]
+            names += ["gguf_dequantize_" + n for n in re.findall(r"^KERNEL\((\w+)", text, re.M)]
             source = pathlib.Path(self.dir.name) / (file + ".cpp")
             source.write_text(f'#include "cuda_on_host.h"\n#include "{KERNELS / file}"\n'
                               + "".join(f"HOST_KERNEL({n})\n" for n in names))
@@ -261,6 +261,55 @@ def nf4(run):
         end.record()
         torch.cuda.synchronize()
         print(f"     device copy: {10 * 2 * 4 * (1 << 28) / start.elapsed_time(end) / 1e6:.0f} GB/s")
+
+
+# GGUF -----------------------------------------------------------------------------------------------------------
+
+def stored(kind, n, generator):
+    """n weights in a GGUF format: random bits in every field, scales a model could have."""
+    import gguf
+
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    raw = torch.randint(0, 256, (n // block, size), dtype=torch.uint8, generator=generator).numpy()
+    scales = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2],
+              "Q6_K": [208], "F16": [0], "BF16": [0]}[kind.name]
+    for at in scales:
+        x = (torch.randn(n // block, generator=generator) * 0.02).to(torch.bfloat16 if kind.name == "BF16" else torch.float16)
+        raw[:, at:at + 2] = x.view(torch.uint8).reshape(-1, 2).numpy()
+    return raw.reshape(-1)
+
+
+def gguf_kernels(run):
+    import gguf
+
+    kinds = [gguf.GGMLQuantizationType[k] for k in
+             ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K", "F16", "BF16")]
+    generator = torch.Generator().manual_seed(3)
+    for kind in kinds:
+        name = f"gguf_dequantize_{kind.name.lower()}"
+        for rows, cols, heads in [(1, 256, 0), (48, 768, 3), (130, 1024, 0), (7, 4864, 0)]:
+            n = rows * cols
+            raw = stored(kind, n, generator)
+            want = torch.from_numpy(gguf.quants.dequantize(raw, kind).astype(np.float32).copy()).reshape(rows, cols)
+            if heads:  # what llama.cpp stores is the permuted matrix; undo it as transformers' GGUF loader does
+                want = want.reshape(heads, rows // heads // 2, 2, cols).transpose(1, 2).reshape(rows, cols)
+            on = torch.from_numpy(raw.copy()).to(run.device)
+            for ld in (cols, cols + 40):
+                out = poison([rows, ld], torch.bfloat16, run.device)
+                untouched = out[:, cols:].clone()
+                run.launch("gguf.cu", name, ceil(n, 8192), 256, on, out, u32(rows), u32(cols), u64(ld), u32(heads))
+                same(f"{name} {rows}x{cols} heads {heads} ld {ld}", out[:, :cols], want.bfloat16())
+                same(f"{name} {rows}x{cols} between rows, ld {ld}", out[:, cols:], untouched)
+    if run.device == "cuda":
+        rows, cols = 18944, 3584
+        n = rows * cols
+        for kind in kinds:
+            block, size = gguf.GGML_QUANT_SIZES[kind]
+            launches = [("gguf.cu", f"gguf_dequantize_{kind.name.lower()}", ceil(n, 8192), 256,
+                         torch.randint(0, 128, (n // block * size,), dtype=torch.uint8, device="cuda"),
+                         torch.empty(n, dtype=torch.bfloat16, device="cuda"), u32(rows), u32(cols), u64(cols), u32(0))
+                        for _ in range(2)]
+            run.rate(f"gguf_dequantize_{kind.name.lower()} {rows}x{cols}", n * (2 + size / block), launches)
 
 
 # AdamW ----------------------------------------------------------------------------------------------------------
@@ -492,12 +541,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--fatbins")
     parser.add_argument("--host", action="store_true")
-    parser.add_argument("--only", default="nf4,adamw")
+    parser.add_argument("--only", default="nf4,gguf,adamw")
     args = parser.parse_args()
     torch.set_num_threads(4)
     run = Host() if args.host else Card(args.fatbins)
     for part in args.only.split(","):
-        {"nf4": nf4, "adamw": adamw}[part](run)
+        {"nf4": nf4, "gguf": gguf_kernels, "adamw": adamw}[part](run)
     print(f"{len(failures)} failed" + ("" if not failures else ": " + ", ".join(failures)))
     sys.exit(1 if failures else 0)
 
