@@ -9,6 +9,18 @@ use std::ops::Range;
 const OP: &str = "AdamW";
 const PIECE: usize = 1 << 14;
 
+/// One step's numbers, as torch names them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// `torch.nn.utils.clip_grad_norm_`'s; at most 0: no clipping.
+    pub max_grad_norm: f64,
+}
+
 /// The optimizer's state. `step` is `torch.optim.AdamW`'s (decoupled decay, bias correction, no amsgrad).
 #[derive(Debug)]
 pub struct AdamW {
@@ -49,6 +61,12 @@ vectorized! {
 }
 
 impl AdamW {
+    /// Take over a step's factors.
+    pub fn obey(&mut self, rule: &Rule) {
+        (self.beta1, self.beta2, self.eps) = (rule.beta1, rule.beta2, rule.eps);
+        self.weight_decay = rule.weight_decay;
+    }
+
     /// Zero moments for `len` trainables on `device`.
     pub fn with_len(
         len: usize,

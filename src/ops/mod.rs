@@ -13,6 +13,8 @@ pub mod adamw;
 pub mod arena;
 pub mod attention;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 mod host;
