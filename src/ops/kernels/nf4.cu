@@ -16,7 +16,7 @@
 //   nf4_quantize_absmax(const f32 *max, u64 blocks, const f32 *offset,
 //                       const f32 *code, u8 *absmax, f32 *nested)                  ceil(blocks / 256) x 256
 //   nf4_dequantize_bf16(const u8 *packed, const void *absmax, const f32 *nested, const f32 *offset,
-//                       const f32 *code, bf16 *out, u32 rows, u32 cols, u64 ld)    ceil(rows * cols / 16384) x 256
+//                       const f32 *code, bf16 *out, u32 rows, u32 cols, u64 ld)    ceil(rows * cols / 8192) x 256
 // nf4_dequantize_bf16 with nested = null takes absmax as f32[n/64], not quantized a second time.
 // ld, out's row stride in elements, is a multiple of 8 and at least cols; what lies between rows is left alone.
 #include "quant8.cuh"
@@ -26,11 +26,11 @@ namespace {
 
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t GROUP = 8;                     // weights a thread holds at a time: 16 bytes of bf16
-constexpr uint32_t ROUNDS = 8;                    // groups a thread dequantizes
+constexpr uint32_t ROUNDS = 4;                    // groups a thread dequantizes
 constexpr uint32_t LANES = 64 / GROUP;            // threads that share a block of 64
 constexpr uint32_t TILE = THREADS * ROUNDS;       // groups a CTA dequantizes
-constexpr uint32_t BLOCKS = TILE * GROUP / 64;    // 256: one nested scale a CTA
-static_assert(BLOCKS == THREADS, "a thread dequantizes one block's absmax");
+constexpr uint32_t BLOCKS = TILE * GROUP / 64;    // 128
+static_assert(BLOCKS <= THREADS && 256 % BLOCKS == 0, "a thread takes one block's absmax, a CTA one nested scale");
 
 // The normal distribution's quantiles of QLoRA (Dettmers et al. 2023, appendix E), and the midpoints between them.
 __device__ const float NF4[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -154,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         nested[blockIdx.x] = top;
 }
 
-// A CTA writes 256 blocks of 64 weights. Threads side by side write 16 bytes each, side by side.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// A CTA writes 128 blocks of 64 weights. Threads side by side write 16 bytes each, side by side.
+extern "C" __global__ void __launch_bounds__(THREADS, 8)
     nf4_dequantize_bf16(const uint8_t *packed, const void *absmax, const float *nested, const float *offset,
                         const float *code, __nv_bfloat16 *out, uint32_t rows, uint32_t cols, uint64_t ld) {
     __shared__ float values[16];
@@ -173,9 +173,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         words[k] = group < groups ? __ldcs(reinterpret_cast<const uint32_t *>(packed) + group) : 0;
     }
     const uint64_t block = uint64_t(blockIdx.x) * BLOCKS + t;
-    if (block * LANES < groups)
+    if (t < BLOCKS && block * LANES < groups)
         scales[t] = nested ? __fadd_rn(__fmul_rn(code[static_cast<const uint8_t *>(absmax)[block]],
-                                                 nested[blockIdx.x]), *offset)
+                                                 nested[block / 256]), *offset)
                            : static_cast<const float *>(absmax)[block];
     if (t < 16)
         values[t] = NF4[t];
