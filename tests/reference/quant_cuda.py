@@ -214,7 +214,8 @@ def nf4(run):
             for ld in (cols, cols + 72):
                 out = poison([rows, ld], torch.bfloat16, run.device)
                 untouched = out[:, cols:].clone()
-                run.launch(file, "nf4_dequantize_bf16", ceil(n, 8192), 256, packed, q, nested, offset, on, out,
+                grid = ceil(n, 8192) if ld > cols else ceil(n, 20000)
+                run.launch(file, "nf4_dequantize_bf16", grid, 256, packed, q, nested, offset, on, out,
                            u32(rows), u32(cols), u64(ld))
                 same(f"nf4 dequantized {name} ld {ld}", out[:, :cols], F.dequantize_4bit(want, s))
                 same(f"nf4 between rows {name} ld {ld}", out[:, cols:], untouched)
@@ -470,26 +471,28 @@ def step8(w, g, m, v, am, av, maps, *rest):
     return s
 
 
-def adamw8(run):
-    from bitsandbytes import functional as F
+def widen(q, code, absmax, n):
+    """Codes times their block's absmax."""
+    return (code[q.cpu().long()] * absmax.cpu().repeat_interleave(256)[:n]).numpy()
 
+
+def quantize(x, code, signed):
+    """Codes and absmax in blocks of 256: the nearest value, but a small number does not become 0 or lose its sign."""
+    n = x.size
+    x = torch.nn.functional.pad(torch.tensor(x), (0, -n % 256)).view(-1, 256)
+    top = x.abs().amax(1)
+    q = torch.bucketize((x * (1 / top.clamp(min=1e-38))[:, None]), (code[:-1] + code[1:]) / 2)
+    if signed:
+        q = torch.where((x < 0) & (code[q] >= 0), q - 1, q)
+    else:
+        q = torch.where((x > 0) & (q == 0), 1, q)
+    return q.reshape(-1)[:n].to(torch.uint8), top
+
+
+def adamw8(run):
     maps = dynamic_maps(run.device)
     code_m, code_v = [x.cpu() for x in maps]
     generator = torch.Generator().manual_seed(6)
-
-    def widen(q, code, absmax, n):
-        return (code[q.cpu().long()] * absmax.cpu().repeat_interleave(256)[:n]).numpy()
-
-    def quantize(x, code, signed):
-        n = x.size
-        x = torch.nn.functional.pad(torch.tensor(x), (0, -n % 256)).view(-1, 256)
-        top = x.abs().amax(1)
-        q = torch.bucketize((x * (1 / top.clamp(min=1e-38))[:, None]), (code[:-1] + code[1:]) / 2)
-        if signed:
-            q = torch.where((x < 0) & (code[q] >= 0), q - 1, q)
-        else:
-            q = torch.where((x > 0) & (q == 0), 1, q)
-        return q.reshape(-1)[:n].to(torch.uint8), top
 
     for n in (3, 256, 2500, 70_000):
         blocks = ceil(n, 256)
