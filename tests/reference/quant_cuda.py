@@ -149,6 +149,21 @@ class Card:
         print(f"     {name}: {ms * 1e3:.1f} us, {moved / ms / 1e6:.0f} GB/s")
 
 
+def peer_rate(name, moved, call):
+    """Median time of a call of a peer's, 16 in a row."""
+    times = []
+    for _ in range(8):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for k in range(16):
+            call(k)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 16)
+    ms = sorted(times)[len(times) // 2]
+    print(f"     {name}: {ms * 1e3:.1f} us, {moved / ms / 1e6:.0f} GB/s")
+
+
 def pointers(args):
     """args as cuLaunchKernel takes them: a tensor is its address, the rest ctypes values."""
     held = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else ctypes.c_void_p(0) if a is None else a
@@ -255,7 +270,13 @@ def nf4(run):
                 quantize.append((file, "nf4_quantize_bf16", ceil(n, 2048), 256, torch.randn_like(out), u64(n), packed,
                                  torch.empty(n // 64, device="cuda")))
             run.rate(f"nf4_dequantize_bf16 {rows}x{cols}", n * (2 + 0.5 + 1 / 64 + 4 / 16384), launches)
+            if rows > 9000:
+                _, state = F.quantize_4bit(launches[0][9], quant_type="nf4", blocksize=64, compress_statistics=True)
+                peer_rate(f"bitsandbytes dequantize_4bit {rows}x{cols}", n * (2 + 0.5 + 1 / 64),
+                          lambda k: F.dequantize_4bit(launches[k % sets][4], state))
             if rows > 3000:
+                run.rate(f"nf4_mean {rows}x{cols}", n / 16, [(file, "nf4_mean", 1, 1024, quantize[0][7], u64(n // 64),
+                                                              torch.empty(1, device="cuda"))])
                 run.rate(f"nf4_quantize_bf16 {rows}x{cols}", n * (2 + 0.5 + 4 / 64), quantize)
         big = [torch.randn(1 << 28, device="cuda") for _ in range(2)]
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -447,6 +468,17 @@ def adamw(run):
         out = torch.empty(1, dtype=torch.float64, device="cuda")
         run.rate("l2_finish", sms * 64, [("adamw.cu", "l2_finish", 1, 256, partials, u32(sms * 8), out)])
         maps = dynamic_maps(run.device)
+        peers = [torch.nn.Parameter(s[0]) for s in sets]
+        for p, s in zip(peers, sets):
+            p.grad = s[1]
+        optimizer = torch.optim.AdamW(peers, lr=LR, weight_decay=DECAY, fused=True)
+        peer_rate(f"torch's fused AdamW, 2 x {n}", n * 28 * 2, lambda _: optimizer.step())
+        q8 = [torch.zeros(n, dtype=torch.uint8, device="cuda") for _ in range(2)]
+        a8 = [torch.rand(ceil(n, 256), device="cuda") for _ in range(2)]
+        peer_rate(f"bitsandbytes' 8-bit AdamW, {n}", n * 16,
+                  lambda k: torch.ops.bitsandbytes.optimizer_update_8bit_blockwise(
+                      "adam", sets[k % 2][1], sets[k % 2][0], *q8, BETA1, BETA2, 0.0, 0.0, EPS, 3, LR, *maps, *a8,
+                      DECAY, 1.0, False))
         for grid in (sms * 4, ceil(n, 2048)):
             run.rate(f"adamw_8bit {n}, {grid} CTAs", n * (16 + 16 / 256),
                      [("adamw.cu", "adamw_8bit", grid, 256,
