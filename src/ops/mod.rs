@@ -19,6 +19,8 @@ pub mod dropout;
 pub mod embedding;
 mod host;
 pub mod matmul;
+pub mod nf4;
+pub mod quant8;
 pub mod random;
 pub mod residual;
 pub mod rms_norm;
