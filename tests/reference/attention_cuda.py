@@ -15,10 +15,11 @@ import sys
 import torch
 
 LIMIT = 1e-2
-# What the Hopper kernels are built with: warpgroups, keys or queries at a time, stages.
-HOPPER_FORWARD = {64: (2, 128, 2), 128: (2, 128, 2)}
-HOPPER_DQ = {64: (128, 2), 128: (128, 2)}
-HOPPER_DKV = {64: (64, 3), 128: (64, 3)}
+# What the Hopper kernels are built with: (warpgroups, stages of keys and values, of queries), (stages of keys and
+# values, of queries), (queries at a time, stages).
+HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
+HOPPER_DQ = {64: (2, 2), 128: (2, 1)}
+HOPPER_DKV = {64: (128, 2), 128: (64, 3)}
 HEAD_SIZES = (64, 80, 96, 128, 256)
 HOPPER_SIZES = (64, 128)
 
@@ -150,30 +151,25 @@ class Run:
         d, heads = self.s.d, self.s.heads
 
         def make():
-            groups, keys, stages = HOPPER_FORWARD[d] if kind else (0, 64, 0)
+            groups, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0)
             size = 64 * groups or (64 if d == 256 else 128)
             tiles = self.list(self.s.query_tiles(size))
             if kind:
-                shared = (size + 2 * stages * keys) * d * 2 + 16 + 32 * stages
+                shared = (more * size + 2 * stages * 128) * d * 2 + 16 * more + 32 * stages
                 grid = (min(self.k.multiprocessors, heads * len(tiles)), 1, 1)
                 return f"attention_fwd_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             return f"attention_fwd_{d}", (heads, len(tiles), 1), 128, (size + 128) * (d + 8) * 2, self.params(tiles, False), tiles
         self.call(("forward", kind), make)
 
-    def backward(self, kind="", only=("delta", "dq", "dkv")):
+    def backward(self, kind="", only=("dq", "dkv")):
         s, d = self.s, self.s.d
         columns = s.kv_heads * self.splits
-        rows = s.tokens * s.heads
-
-        def make_delta():
-            none = self.list([(0, 0, 0, 0)])
-            return f"attention_delta_{d}", ((rows + 15) // 16, 1, 1), 128, 0, self.params(none, False), none
 
         def make_dq():
             tiles = self.list(s.query_tiles(128 if kind else 64))
             if kind:
-                keys, stages = HOPPER_DQ[d]
-                shared = (256 + 2 * stages * keys) * d * 2 + 16 + 32 * stages
+                stages, more = HOPPER_DQ[d]
+                shared = (256 * more + 256 * stages) * d * 2 + 16 * more + 32 * stages
                 grid = (min(self.k.multiprocessors, s.heads * len(tiles)), 1, 1)
                 return f"attention_dq_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
             shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
@@ -193,8 +189,6 @@ class Run:
         def make_sum():
             none = self.list([(0, 0, 0, 0)])
             return f"attention_dkv_sum_{d}", (s.tokens, 1, 1), 128, 0, self.params(none, False), none
-        if "delta" in only:
-            self.call("delta", make_delta)
         if "dq" in only:
             self.call(("dq", kind), make_dq)
         if "dkv" in only:
@@ -376,15 +370,7 @@ def time_decode(kernels, batch, heads, kv_heads, d, low, high, splits):
     """Bytes counted: keys and values once."""
     lengths = torch.linspace(low, high - 1, batch).int().tolist()
     sets = [Decode(kernels, lengths, heads, kv_heads, d, high, splits=splits) for _ in range(4)]
-    graphs = []
-    for x in sets:
-        x.run()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(10):
-                x.run()
-        graphs.append(graph)
-    ms = median_ms(lambda g: g.replay(), graphs) / 10
+    ms = median_ms(lambda x: x.run(), sets)
     total = sum(n + 1 for n in lengths) * 4 * kv_heads * d
     print(f"decode batch {batch} D {d} H {heads}/{kv_heads} lengths {low}-{high} splits {splits}: {ms * 1e3:6.1f} us "
           f"{total / ms / 1e9:5.2f} TB/s", flush=True)
@@ -406,18 +392,28 @@ def check_all(kernels):
     return good
 
 
-def median_ms(call, sets, repeat=20):
-    for x in sets:
-        call(x)
+def median_ms(call, sets, repeat=12, graph=True):
+    """Of one call; a graph of one call for each input set, so that launching does not count."""
+    def all():
+        for x in sets:
+            call(x)
+    all()
+    torch.cuda.synchronize()
+    if graph:
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            all()
+        all = captured.replay
+        all()
     times = []
-    for i in range(repeat):
+    for _ in range(repeat):
         a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         a.record()
-        call(sets[i % len(sets)])
+        all()
         b.record()
         times.append((a, b))
     torch.cuda.synchronize()
-    return sorted(a.elapsed_time(b) for a, b in times)[repeat // 2]
+    return sorted(a.elapsed_time(b) for a, b in times)[repeat // 2] / len(sets)
 
 
 def time(kernels, shape, splits=1, kinds=("", "hopper"), own=True, label=""):
@@ -432,8 +428,8 @@ def time(kernels, shape, splits=1, kinds=("", "hopper"), own=True, label=""):
         name = kind or "plain"
         show(f"{name} forward", median_ms(lambda r: r.forward(kind), runs), 1)
         show(f"{name} backward", median_ms(lambda r: r.backward(kind), runs), 2.5)
-        for part, share in (("delta", 0), ("dq", 1.5), ("dkv", 2)):
-            show(f"{name} {part}", median_ms(lambda r: r.backward(kind, (part,)), runs, 10), share)
+        for part, share in (("dq", 1.5), ("dkv", 2)):
+            show(f"{name} {part}", median_ms(lambda r: r.backward(kind, (part,)), runs), share)
     if own:
         n = s.lengths[0]
 
@@ -452,7 +448,7 @@ def time(kernels, shape, splits=1, kinds=("", "hopper"), own=True, label=""):
                 show("torch forward", median_ms(sdpa, sets), 1)
             graphs = [(sdpa(x), x) for x in sets]
             show("torch backward", median_ms(
-                lambda g: torch.autograd.grad(g[0], g[1][:3], g[1][3], retain_graph=True), graphs), 2.5)
+                lambda g: torch.autograd.grad(g[0], g[1][:3], g[1][3], retain_graph=True), graphs, graph=False), 2.5)
 
 
 def main():

@@ -1,6 +1,6 @@
 // Causal attention over packed sequences, backward, on Hopper (compute capability 9.0).
 //
-// The two passes of attention_backward.cu (whose attention_delta_D goes before and attention_dkv_sum_D behind).
+// The two passes of attention_backward.cu (whose attention_dkv_sum_D comes behind).
 // Gradients of scores stay in registers: the pass over keys has queries as rows, the pass over queries has keys as
 // rows, so that each is the left operand of what follows. One warpgroup copies, two multiply.
 //   attention_dq_D_hopper     items heads * n_tiles, tiles of 128 queries
@@ -12,10 +12,10 @@
 #include "attention_tile.cuh"
 
 // LATE: the last product of a block runs on under the first of the next, if registers allow.
-template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
+template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
     static constexpr int QUERIES = 128, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
-    static constexpr int Q = 0, DOUT = TILE, K = 2 * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
-    static constexpr int FULL = END, FREE = END + 8, K_FULL = END + 16, K_FREE = K_FULL + 8 * STAGES,
+    static constexpr int Q = 0, DOUT = QSTAGES * TILE, K = 2 * QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
+    static constexpr int FULL = END, FREE = FULL + 8 * QSTAGES, K_FULL = FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
 
     struct Work {
@@ -32,16 +32,18 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
 
     static __device__ __forceinline__ void produce(const HopperAttentionParams& p, unsigned base) {
         Ring<STAGES> ring;
-        int parity = 1, items = p.a.heads * p.a.n_tiles;
+        Ring<QSTAGES> queries;
+        int items = p.a.heads * p.a.n_tiles;
         for (int round = 0, item; (item = item_of(round)) < items; round++) {
             Work w(p.a, item);
             int key_column = (p.a.heads + w.head / (p.a.heads / p.a.kv_heads)) * D;
             int value_column = key_column + p.a.kv_heads * D;
-            barrier_wait(base + FREE, parity);
-            parity ^= 1;
-            barrier_expect(base + FULL, 2 * TILE);
-            copy_tile<D, QUERIES>(base + Q, &p.qkv, w.head * D, w.query, base + FULL);
-            copy_tile<D, QUERIES>(base + DOUT, &p.dout, w.head * D, w.query, base + FULL);
+            const unsigned full = base + FULL + 8 * queries.stage, tile = queries.stage * TILE;
+            barrier_wait(base + FREE + 8 * queries.stage, queries.parity ^ 1);
+            barrier_expect(full, 2 * TILE);
+            copy_tile<D, QUERIES>(base + Q + tile, &p.qkv, w.head * D, w.query, full);
+            copy_tile<D, QUERIES>(base + DOUT + tile, &p.dout, w.head * D, w.query, full);
+            queries.next();
             for (int block = w.high - 1; block >= w.low; block--) {
                 int key = w.start + block * KEYS, at = ring.stage;
                 barrier_wait(base + K_FREE + 8 * at, ring.parity ^ 1);
@@ -58,20 +60,20 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
     static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
         const Scores rule(p.a);
         const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.heads * p.a.n_tiles;
-        const unsigned q = base + Q + group * 64 * 128, dout = base + DOUT + group * 64 * 128;
         Ring<STAGES> ring;
-        int parity = 0;
+        Ring<QSTAGES> queries;
         for (int round = 0, item; (item = item_of(round)) < items; round++) {
             Work w(p.a, item);
             const int first = w.query + 64 * group + 16 * warp, mine = first + lane / 4;
-            const float2 stats[2] = {query_stat(p.a, w.head, mine, w.end), query_stat(p.a, w.head, mine + 8, w.end)};
+            const float2 stats[2] = {new_query_stat<D>(p.a, w.head, mine, w.end),
+                                     new_query_stat<D>(p.a, w.head, mine + 8, w.end)};
             auto stat = [&](int i) { return stats[i / 2 % 2]; };
             float s[KEYS / 2], ds[KEYS / 2], sums[D / 2];
             unsigned a[KEYS / 16][4];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
-            barrier_wait(base + FULL, parity);
-            parity ^= 1;
+            const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128, dout = q + DOUT - Q;
+            barrier_wait(base + FULL + 8 * queries.stage, queries.parity);
             int before = -1; // the stage whose keys the product in flight reads
             for (int block = w.high - 1; block >= w.low; block--) {
                 const int key = w.start + block * KEYS;
@@ -117,7 +119,8 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
                 hold(sums);
                 if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
             }
-            if (lane == 0) barrier_arrive(base + FREE);
+            if (lane == 0) barrier_arrive(base + FREE + 8 * queries.stage);
+            queries.next();
             store_rows(p.a.dqkv + (long long)w.head * D, p.a.dqkv_row, first, w.end, sums, p.a.scale, p.a.scale);
         }
     }
@@ -125,8 +128,10 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
     static __device__ __forceinline__ void run(const HopperAttentionParams& p, char* shared) {
         const unsigned base = shared_address(shared);
         if (threadIdx.x == 0) {
-            barrier_start(base + FULL, 1);
-            barrier_start(base + FREE, 8);
+            for (int i = 0; i < QSTAGES; i++) {
+                barrier_start(base + FULL + 8 * i, 1);
+                barrier_start(base + FREE + 8 * i, 8);
+            }
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + K_FULL + 8 * i, 1);
                 barrier_start(base + V_FULL + 8 * i, 1);
@@ -250,8 +255,7 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
                 wgmma_commit();
                 wgmma_wait<1>();
                 hold(ds);
-                score_gradients(s, ds, stat);
-                as_operands<QUERIES>(da, ds);
+                packed_gradients<QUERIES>(da, a, ds, stat);
                 hold(dk);
                 wgmma_fence();
                 product<D, QUERIES>(dk, da, q);
@@ -307,11 +311,11 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
     }
 };
 
-#define BACKWARD(D, KEYS, QUERIES, STAGES, LATE)                                                         \
+#define BACKWARD(D, QSTAGES, QUERIES, STAGES, LATE)                                                         \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
         extern __shared__ __align__(1024) char shared[];                                           \
-        QueryGradients<D, KEYS, 2, LATE>::run(p, shared);                                                \
+        QueryGradients<D, 128, 2, QSTAGES, D == 64>::run(p, shared);                                                \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
@@ -319,6 +323,6 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
         KeyGradients<D, QUERIES, STAGES, LATE>::run(p, shared);                                          \
     }
 
-BACKWARD(64, 128, 64, 3, true)
-BACKWARD(128, 128, 64, 3, false)
+BACKWARD(64, 2, 128, 2, false)
+BACKWARD(128, 1, 64, 3, false)
 #endif

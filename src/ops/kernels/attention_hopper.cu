@@ -9,11 +9,12 @@
 #include "attention_hopper.cuh"
 #include "attention_tile.cuh"
 
-template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
+template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     static constexpr int QUERIES = 64 * GROUPS, THREADS = 128 * (GROUPS + 1);
-    static constexpr int Q = 0, K = QUERIES * D * 2, V = K + STAGES * KEYS * D * 2, END = V + STAGES * KEYS * D * 2;
+    static constexpr int TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+    static constexpr int Q = 0, K = QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     // Barriers after the tiles, 8 bytes each.
-    static constexpr int Q_FULL = END, Q_FREE = END + 8, K_FULL = END + 16, K_FREE = K_FULL + 8 * STAGES,
+    static constexpr int Q_FULL = END, Q_FREE = Q_FULL + 8 * QSTAGES, K_FULL = Q_FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
 
     struct Work {
@@ -30,23 +31,25 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
 
     static __device__ __forceinline__ void produce(const HopperAttentionParams& p, unsigned base) {
         Ring<STAGES> ring;
-        int parity = 1, items = p.a.heads * p.a.n_tiles;
+        Ring<QSTAGES> queries;
+        int items = p.a.heads * p.a.n_tiles;
         for (int round = 0, item; (item = item_of(round)) < items; round++) {
             Work w(p.a, item);
             int key_column = (p.a.heads + w.head / (p.a.heads / p.a.kv_heads)) * D;
             int value_column = key_column + p.a.kv_heads * D;
-            barrier_wait(base + Q_FREE, parity);
-            parity ^= 1;
-            barrier_expect(base + Q_FULL, QUERIES * D * 2);
-            copy_tile<D, QUERIES>(base + Q, &p.qkv, w.head * D, w.query, base + Q_FULL);
+            barrier_wait(base + Q_FREE + 8 * queries.stage, queries.parity ^ 1);
+            barrier_expect(base + Q_FULL + 8 * queries.stage, TILE);
+            copy_tile<D, QUERIES>(base + Q + queries.stage * TILE, &p.qkv, w.head * D, w.query,
+                                  base + Q_FULL + 8 * queries.stage);
+            queries.next();
             for (int block = w.high - 1; block >= w.low; block--) {
                 int key = w.start + block * KEYS, at = ring.stage;
                 barrier_wait(base + K_FREE + 8 * at, ring.parity ^ 1);
-                barrier_expect(base + K_FULL + 8 * at, KEYS * D * 2);
-                copy_tile<D, KEYS>(base + K + at * KEYS * D * 2, &p.qkv, key_column, key, base + K_FULL + 8 * at);
+                barrier_expect(base + K_FULL + 8 * at, BLOCK);
+                copy_tile<D, KEYS>(base + K + at * BLOCK, &p.qkv, key_column, key, base + K_FULL + 8 * at);
                 barrier_wait(base + V_FREE + 8 * at, ring.parity ^ 1);
-                barrier_expect(base + V_FULL + 8 * at, KEYS * D * 2);
-                copy_tile<D, KEYS>(base + V + at * KEYS * D * 2, &p.qkv, value_column, key, base + V_FULL + 8 * at);
+                barrier_expect(base + V_FULL + 8 * at, BLOCK);
+                copy_tile<D, KEYS>(base + V + at * BLOCK, &p.qkv, value_column, key, base + V_FULL + 8 * at);
                 ring.next();
             }
         }
@@ -56,9 +59,8 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
     static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
         const Scores rule(p.a);
         const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.heads * p.a.n_tiles;
-        const unsigned q = base + Q + group * 64 * 128;
         Ring<STAGES> keys, values;
-        int parity = 0;
+        Ring<QSTAGES> queries;
         if (group == GROUPS - 1) named_arrive<256>(1); // the first group begins
         for (int round = 0, item; (item = item_of(round)) < items; round++) {
             Work w(p.a, item);
@@ -77,11 +79,11 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
                 softmax.step(s, rule.factor, rescale);
             };
 
-            barrier_wait(base + Q_FULL, parity);
-            parity ^= 1;
+            const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128;
+            barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
             barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
             wgmma_fence();
-            product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * KEYS * D * 2);
+            product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * BLOCK);
             wgmma_commit();
             wgmma_wait<0>();
             hold(s);
@@ -94,11 +96,11 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
                 barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
                 named_sync<256>(1 + group);
                 wgmma_fence();
-                product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * KEYS * D * 2);
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * BLOCK);
                 wgmma_commit();
                 barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
                 wgmma_fence();
-                product<D, KEYS>(sums, a, base + V + values.stage * KEYS * D * 2);
+                product<D, KEYS>(sums, a, base + V + values.stage * BLOCK);
                 wgmma_commit();
                 named_arrive<256>(1 + (group + 1) % GROUPS);
                 wgmma_wait<1>();
@@ -114,10 +116,11 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
                 for (int i = 0; i < D / 2; i++) sums[i] *= rescale[i / 2 % 2];
                 as_operands<KEYS>(a, s);
             }
-            if (lane == 0) barrier_arrive(base + Q_FREE);
+            if (lane == 0) barrier_arrive(base + Q_FREE + 8 * queries.stage);
+            queries.next();
             barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
             wgmma_fence();
-            product<D, KEYS>(sums, a, base + V + values.stage * KEYS * D * 2);
+            product<D, KEYS>(sums, a, base + V + values.stage * BLOCK);
             wgmma_commit();
             float norm[2], lse[2];
             softmax.finish(rule.factor, norm, lse);
@@ -137,8 +140,10 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
     static __device__ __forceinline__ void run(const HopperAttentionParams& p, char* shared) {
         const unsigned base = shared_address(shared);
         if (threadIdx.x == 0) {
-            barrier_start(base + Q_FULL, 1);
-            barrier_start(base + Q_FREE, 4 * GROUPS);
+            for (int i = 0; i < QSTAGES; i++) {
+                barrier_start(base + Q_FULL + 8 * i, 1);
+                barrier_start(base + Q_FREE + 8 * i, 4 * GROUPS);
+            }
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + K_FULL + 8 * i, 1);
                 barrier_start(base + V_FULL + 8 * i, 1);
@@ -158,13 +163,13 @@ template <int D, int GROUPS, int KEYS, int STAGES> struct Forward {
     }
 };
 
-#define FORWARD(D, GROUPS)                                                                     \
+#define FORWARD(D, GROUPS, STAGES)                                                                     \
     extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)                        \
         attention_fwd_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {          \
         extern __shared__ __align__(1024) char shared[];                                       \
-        Forward<D, GROUPS, 128, 2>::run(p, shared);                                            \
+        Forward<D, GROUPS, 128, STAGES, 2>::run(p, shared);                                            \
     }
 
-FORWARD(64, 2)
-FORWARD(128, 2)
+FORWARD(64, 3, 3)
+FORWARD(128, 2, 2)
 #endif

@@ -68,6 +68,20 @@ template <int N> __device__ __forceinline__ void as_operands(unsigned (&a)[N / 1
     for (int k = 0; k < N / 16; k++) as_operand(a[k], s, k);
 }
 
+// score_gradients from probabilities that are operands already (bf16), straight to operands: their floats' registers
+// are free by then.
+template <int N, class Stat>
+__device__ __forceinline__ void packed_gradients(unsigned (&da)[N / 16][4], const unsigned (&a)[N / 16][4],
+                                                 const float (&ds)[N / 2], Stat stat) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++)
+#pragma unroll
+        for (int h = 0; h < 4; h++) {
+            const int i = 8 * k + 2 * h;
+            da[k][h] = pack(low_half(a[k][h]) * (ds[i] - stat(i).y), high_half(a[k][h]) * (ds[i + 1] - stat(i + 1).y));
+        }
+}
+
 // Item `round` of this block: rounds go forth and back over the blocks, so that no block has the heaviest of each.
 __device__ __forceinline__ int item_of(int round) {
     return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
