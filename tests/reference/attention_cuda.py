@@ -7,6 +7,7 @@ is to write with NaN, and prints the largest error over the largest value of the
 what PyTorch's own bf16 attention errs by on the same inputs. It fails above 1e-2.
 """
 import ctypes
+import heapq
 import math
 import pathlib
 import struct
@@ -20,6 +21,7 @@ LIMIT = 1e-2
 HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
 HOPPER_DQ = {64: (2, 2), 128: (2, 1)}
 HOPPER_DKV = {64: (128, 2), 128: (64, 3)}
+DECODE_WARPS = 8
 HEAD_SIZES = (64, 80, 96, 128, 256)
 HOPPER_SIZES = (64, 128)
 
@@ -85,25 +87,44 @@ class Shape:
         n = self.lengths if len(self.lengths) < 6 else f"{len(self.lengths)} of {self.lengths[0]}"
         return f"D {self.d} H {self.heads}/{self.kv_heads} lengths {n} window {self.window} cap {self.softcap:g} pad {self.pad}"
 
-    def tiles(self, size, work):
-        """(start, end, first, 0) for each `size` tokens of each sequence, those with most `work` first."""
+    def tiles(self, size):
+        """(start, end, first, 0) for each `size` tokens of each sequence."""
         all, at = [], 0
         for n in self.lengths:
             all += [(at, at + n, at + i, 0) for i in range(0, n, size)]
             at += n
-        return sorted(all, key=work, reverse=True)
+        return all
 
-    def query_tiles(self, size):
-        def work(t):
-            seen = t[2] + size - t[0]
-            return min(seen, self.window + size) if self.window else seen
-        return self.tiles(size, work)
+    def keys_seen(self, tile, size):
+        """How many keys a tile of `size` queries goes over."""
+        seen = min(tile[2] + size, tile[1]) - tile[0]
+        return min(seen, self.window + size) if self.window else seen
 
-    def key_tiles(self, size):
-        def work(t):
-            seen = t[1] - t[2]
-            return min(seen, self.window + size) if self.window else seen
-        return self.tiles(size, work)
+    def queries_seeing(self, tile, size):
+        seen = tile[1] - tile[2]
+        return min(seen, self.window + size) if self.window else seen
+
+    def group_heads(self, column, splits):
+        """How many query heads part `column % splits` of a group has."""
+        group = self.heads // self.kv_heads
+        each = -(-group // splits)
+        at = min(column % splits * each, group)
+        return min(at + each, group) - at
+
+
+def schedule(tiles, columns, cost, blocks):
+    """Items for the Hopper kernels: a tile and a column each, the heaviest left to the block with the least so far.
+
+    Laid out as block b's items at b, b + blocks, ...; column -1 where a block has no more."""
+    items = sorted(((cost(t, c), t[:3] + (c,)) for t in tiles for c in range(columns)), key=lambda x: -x[0])
+    blocks = min(blocks, len(items))
+    load, lists = [(0, b) for b in range(blocks)], [[] for _ in range(blocks)]
+    for work, item in items:
+        least, b = load[0]
+        heapq.heapreplace(load, (least + work, b))
+        lists[b].append(item)
+    rounds = max(map(len, lists))
+    return [l[r] if r < len(l) else (0, 0, 0, -1) for r in range(rounds) for l in lists], blocks
 
 
 class Run:
@@ -131,6 +152,14 @@ class Run:
     def list(self, tiles):
         return torch.tensor(tiles, dtype=torch.int32, device=self.k.device)
 
+    def first(self, size, work):
+        """The plain kernels' tiles, those with most work first."""
+        return self.list(sorted(self.s.tiles(size), key=lambda t: -work(t, size)))
+
+    def items(self, size, columns, cost):
+        items, blocks = schedule(self.s.tiles(size), columns, cost, self.k.multiprocessors)
+        return self.list(items), (blocks, 1, 1)
+
     def params(self, tiles, hopper):
         s = self.s
         base = struct.pack("8Q4q6i2f", *(t.data_ptr() for t in (
@@ -139,7 +168,8 @@ class Run:
             s.tokens, s.heads, s.kv_heads, len(tiles), s.window, self.splits, s.scale, s.softcap)
         if not hopper:
             return base
-        return self.k.tensor_map(self.qkv, s.row) + self.k.tensor_map(self.dout, s.heads * s.d) + base
+        return self.k.tensor_map(self.qkv, s.row) + self.k.tensor_map(self.dout, s.heads * s.d) + \
+            self.k.tensor_map(self.out, s.heads * s.d) + base
 
     def call(self, key, make):
         """Tile lists and parameters are made once: the timings are the kernels'."""
@@ -153,11 +183,11 @@ class Run:
         def make():
             groups, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0)
             size = 64 * groups or (64 if d == 256 else 128)
-            tiles = self.list(self.s.query_tiles(size))
             if kind:
+                tiles, grid = self.items(size, heads, lambda t, c: self.s.keys_seen(t, size) + 128)
                 shared = (more * size + 2 * stages * 128) * d * 2 + 16 * more + 32 * stages
-                grid = (min(self.k.multiprocessors, heads * len(tiles)), 1, 1)
                 return f"attention_fwd_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
+            tiles = self.first(size, self.s.keys_seen)
             return f"attention_fwd_{d}", (heads, len(tiles), 1), 128, (size + 128) * (d + 8) * 2, self.params(tiles, False), tiles
         self.call(("forward", kind), make)
 
@@ -166,22 +196,22 @@ class Run:
         columns = s.kv_heads * self.splits
 
         def make_dq():
-            tiles = self.list(s.query_tiles(128 if kind else 64))
             if kind:
+                tiles, grid = self.items(128, s.heads, lambda t, c: s.keys_seen(t, 128) + 128)
                 stages, more = HOPPER_DQ[d]
-                shared = (256 * more + 256 * stages) * d * 2 + 16 * more + 32 * stages
-                grid = (min(self.k.multiprocessors, s.heads * len(tiles)), 1, 1)
+                shared = (384 * more + 256 * stages) * d * 2 + 16 * more + 32 * stages
                 return f"attention_dq_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+            tiles = self.first(64, s.keys_seen)
             shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
             return f"attention_dq_{d}", (s.heads, len(tiles), 1), 128, shared, self.params(tiles, False), tiles
 
         def make_dkv():
-            tiles = self.list(s.key_tiles(128 if kind else 64))
             if kind:
+                tiles, grid = self.items(128, columns, lambda t, c: s.queries_seeing(t, 128) * s.group_heads(c, self.splits) + 256)
                 queries, stages = HOPPER_DKV[d]
                 shared = (256 + 2 * stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
-                grid = (min(self.k.multiprocessors, columns * len(tiles)), 1, 1)
                 return f"attention_dkv_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+            tiles = self.first(64, s.queries_seeing)
             queries = {64: 64, 256: 16}.get(d, 32)
             return (f"attention_dkv_{d}", (columns, len(tiles), 2 if d == 256 else 1), 128,
                     (128 + 4 * queries) * (d + 8) * 2, self.params(tiles, False), tiles)
@@ -305,8 +335,8 @@ class Decode:
             len(self.lens), self.heads, self.kv_heads, self.window, self.splits, self.append, self.d ** -0.5, self.softcap)
 
     def run(self):
-        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 128,
-                      64 * (self.d + 2) * 4, self.params())
+        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 32 * DECODE_WARPS,
+                      16 * DECODE_WARPS * (self.d + 2) * 4, self.params())
 
     def reference(self):
         d, h, kv = self.d, self.heads, self.kv_heads

@@ -30,7 +30,19 @@ template <int D, int KEYS> __device__ __forceinline__ void dq(const AttentionPar
     load_rows<D, KEYS, THREADS>(k, keys, p.qkv_row, start + (high - 1) * KEYS, end);
     load_rows<D, KEYS, THREADS>(v, values, p.qkv_row, start + (high - 1) * KEYS, end);
     copy_commit();
-    const float2 stats[2] = {new_query_stat<D>(p, head, mine, end), new_query_stat<D>(p, head, mine + 8, end)};
+    float2 stats[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = mine + 8 * r;
+        float delta = 0.f;
+        if (row < end) {
+            const bf16* x = p.out + row * p.out_row + head * D;
+            const bf16* y = p.dout + row * p.dout_row + head * D;
+#pragma unroll
+            for (int c = threadIdx.x % 4; c < D / 8; c += 4) delta += dot8(*(const uint4*)(x + 8 * c), *(const uint4*)(y + 8 * c));
+        }
+        stats[r] = new_query_stat(p, head, row, end, quad_sum(delta));
+    }
     auto stat = [&](int i) { return stats[i / 2 % 2]; };
     float sums[1][D / 2];
 #pragma unroll

@@ -3,8 +3,8 @@
 // Bound by the bytes of the cache, which are read once: the query heads of a group go together, as the rows of one
 // matrix product. Keys and values come straight from global memory to the registers that mma.sync wants them in, 16
 // bytes a load; which of D columns a thread's words are is chosen for that, the same in both factors.
-//   attention_decode_D   grid (splits, kv_heads * ceil(group / 16), batch), 128 threads, shared memory
-//                        4 * 16 (D + 2) 4 bytes; D = 64, 80, 96, 128, 256. Each split has its part of the keys; the
+//   attention_decode_D   grid (splits, kv_heads * ceil(group / 16), batch), 32 WARPS threads, shared memory
+//                        WARPS * 16 (D + 2) 4 bytes; D = 64, 80, 96, 128, 256. Each split has its part of the keys; the
 //                        last to finish combines them. Nothing of the launch depends on the lengths, which are read
 //                        on the device, so a captured graph stays right as they grow.
 //   attention_append_D   grid (tokens), 128 threads: k and v of rows of qkv into the caches (a prompt)
@@ -64,7 +64,7 @@ template <int D> __device__ __forceinline__ int spread_column(int part, int e) {
 }
 
 __device__ __forceinline__ void copy_row(bf16* to, const bf16* from, int count) {
-    for (int c = threadIdx.x * 8; c < count; c += 128 * 8) *(uint4*)(to + c) = *(const uint4*)(from + c);
+    for (int c = threadIdx.x * 8; c < count; c += blockDim.x * 8) *(uint4*)(to + c) = *(const uint4*)(from + c);
 }
 
 // sums, tops and totals (in base 2, not yet normalised) of `count` parts, `stride` floats apart, to normalised rows.
@@ -98,7 +98,7 @@ template <int D> struct Parts {
     }
     // Rows of bf16, `to` the first.
     __device__ __forceinline__ void finish(bf16* to) const {
-        for (int i = threadIdx.x; i < rows * D / 2; i += 128) {
+        for (int i = threadIdx.x; i < rows * D / 2; i += blockDim.x) {
             int row = i / (D / 2), column = i % (D / 2) * 2;
             float high = top(row), all = total(row, high), norm = all > 0.f ? 1.f / all : 0.f;
             float2 x = sum(row, column, high);
@@ -107,8 +107,8 @@ template <int D> struct Parts {
     }
 };
 
-// KEYS at a time for each of four warps.
-template <int D, int KEYS> __device__ __forceinline__ void decode(const DecodeParams& p, float* shared) {
+// KEYS at a time for each warp.
+template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(const DecodeParams& p, float* shared) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     const int group = p.heads / p.kv_heads, pieces = (group + 15) / 16;
     const int split = blockIdx.x, kv_head = blockIdx.y / pieces, piece = blockIdx.y % pieces, batch = blockIdx.z;
@@ -118,7 +118,7 @@ template <int D, int KEYS> __device__ __forceinline__ void decode(const DecodePa
     const bf16* qkv = p.qkv + batch * p.qkv_row;
 
     const int seen = p.lengths[batch] + p.append, low = p.window > 0 ? max(0, seen - p.window) : 0;
-    const int each = ((seen - low + p.splits - 1) / p.splits + 4 * KEYS - 1) / (4 * KEYS) * (4 * KEYS);
+    const int each = ((seen - low + p.splits - 1) / p.splits + WARPS * KEYS - 1) / (WARPS * KEYS) * (WARPS * KEYS);
     const int from = low + split * each, to = min(seen, from + each);
     if (p.append && from < seen && to == seen) {
         copy_row(keys + (seen - 1) * p.cache_row, qkv + (p.heads + kv_head) * D, D);
@@ -139,7 +139,7 @@ template <int D, int KEYS> __device__ __forceinline__ void decode(const DecodePa
     Softmax softmax;
     softmax.start();
 
-    for (int key = from + warp * KEYS; key < to; key += 4 * KEYS) {
+    for (int key = from + warp * KEYS; key < to; key += WARPS * KEYS) {
         unsigned k[KEYS / 8][D / 8], v[KEYS / 4][D / 16];
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) summed<D>(k[j], keys + min(key + 8 * j + part, to - 1) * p.cache_row);
@@ -198,7 +198,7 @@ template <int D, int KEYS> __device__ __forceinline__ void decode(const DecodePa
         }
     }
     __syncthreads();
-    const Parts<D> warps{shared, 4, stride, rows};
+    const Parts<D> warps{shared, WARPS, stride, rows};
     bf16* out = p.out + batch * p.out_row + head * D;
     if (p.splits == 1) {
         warps.finish(out);
@@ -206,7 +206,7 @@ template <int D, int KEYS> __device__ __forceinline__ void decode(const DecodePa
     }
     float* all = p.partial + ((long long)(batch * p.kv_heads + kv_head) * p.splits * group + piece * 16 * p.splits) * (D + 2);
     float* mine = all + split * stride;
-    for (int i = threadIdx.x; i < rows * D / 2; i += 128) {
+    for (int i = threadIdx.x; i < rows * D / 2; i += blockDim.x) {
         int row = i / (D / 2), column = i % (D / 2) * 2;
         *(float2*)(mine + row * D + column) = warps.sum(row, column, warps.top(row));
     }
@@ -239,17 +239,17 @@ template <int D> __device__ __forceinline__ void append(const DecodeParams& p) {
     copy_row(p.values + at, keys + p.kv_heads * D, p.kv_heads * D);
 }
 
-#define DECODE(D, KEYS)                                                                                            \
-    extern "C" __global__ void __launch_bounds__(128) attention_decode_##D(const __grid_constant__ DecodeParams p) { \
+#define DECODE(D, KEYS, WARPS)                                                                                          \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS) attention_decode_##D(const __grid_constant__ DecodeParams p) { \
         extern __shared__ __align__(128) char shared[];                                                            \
-        decode<D, KEYS>(p, (float*)shared);                                                                        \
+        decode<D, KEYS, WARPS>(p, (float*)shared);                                                                        \
     }                                                                                                              \
     extern "C" __global__ void __launch_bounds__(128) attention_append_##D(const __grid_constant__ DecodeParams p) { \
         append<D>(p);                                                                                              \
     }
 
-DECODE(64, 32)
-DECODE(80, 32)
-DECODE(96, 32)
-DECODE(128, 32)
-DECODE(256, 16)
+DECODE(64, 16, 8)
+DECODE(80, 16, 8)
+DECODE(96, 16, 8)
+DECODE(128, 16, 8)
+DECODE(256, 16, 8)
