@@ -12,7 +12,8 @@ use crate::ops::cuda::attention::HEAD_SIZES;
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Spread, WIDEST};
 use crate::ops::cuda::gemm::{Gemm, Mat};
-use crate::ops::cuda::nf4::{self, Nf4, Tables};
+use crate::ops::cuda::nf4::{Nf4, Tables};
+use crate::ops::quant8::Code;
 use crate::ops::rope::{Llama3, Rotary};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -221,6 +222,7 @@ impl CudaLlama {
             extra: layers.first().map_or([0; 4], |l| {
                 super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])
             }),
+            ranks: layers.first().map_or(0, super::Layer::ranks),
         };
         let trained = params.len();
         let decay: Vec<_> = params.decayed().to_vec();
@@ -289,7 +291,7 @@ impl<'a> Four<'a> {
         let zeros = |numbers: usize| gpu.zeros("weights in 16 bits", 2 * numbers);
         Ok(Self {
             gpu,
-            tables: Some(Tables::new(gpu, WEIGHTS, largest, &nf4::dynamic_map())?),
+            tables: Some(Tables::new(gpu, WEIGHTS, largest, Code::dynamic(true).values())?),
             scratch: Some([zeros(qkv.0.max(o.0).max(gate_up.0))?, zeros(down.0)?]),
         })
     }

@@ -17,6 +17,8 @@ pub struct Sizes {
     pub vocab: usize,
     /// Columns after the inputs of qkv, o, gate_up and down.
     pub extra: [usize; 4],
+    /// Columns of adapters in all four.
+    pub ranks: usize,
 }
 
 /// What a block leaves behind for its way back.
@@ -86,6 +88,11 @@ impl Sizes {
         BF16 * t * self.hidden
     }
 
+    /// Bytes of what a block's adapters make of their inputs, which is always kept.
+    pub fn adapted(&self, t: usize) -> usize {
+        BF16 * t * self.ranks
+    }
+
     /// Bytes of the region that attention, MLP and loss share, one after the other.
     pub fn shared(&self, t: usize, tile: usize, logits: usize, splits: usize) -> usize {
         let (n, f) = (self.hidden, self.intermediate);
@@ -114,7 +121,7 @@ impl Plan {
         let inputs = if self.offload { RING.min(s.layers + 1) } else { s.layers + 1 };
         let kept: usize = self.keep.iter().map(|k| s.kept(*k, t)).sum();
         let passing = if self.keep.contains(&Keep::Input) { s.passing(t) } else { s.passing(t) - s.kept(Keep::Attention, t) };
-        inputs * s.input(t) + kept + passing + s.shared(t, self.tile, self.logits, self.splits)
+        inputs * s.input(t) + s.layers * s.adapted(t) + kept + passing + s.shared(t, self.tile, self.logits, self.splits)
     }
 
     /// Relative time of a step: multiplications of a block as 1 each for the pass forward and the one back.
@@ -230,6 +237,7 @@ mod tests {
         heads: 28,
         vocab: 152_064,
         extra: [56, 16, 32, 16],
+        ranks: 112,
     };
 
     #[test]

@@ -182,3 +182,10 @@ pub fn copy_column(gpu: &Gpu, from: u64, to: Mat, rows: usize) -> Result<()> {
 pub fn clear(gpu: &Gpu, at: u64, bytes: usize) -> Result<()> {
     super::adamw::zero(gpu, at, bytes)
 }
+
+/// The block `[rows, cols]` at `from` to `to`.
+pub fn copy_block(gpu: &Gpu, from: Mat, to: Mat, (rows, cols): (usize, usize)) -> Result<()> {
+    let (from_ld, to_ld, rows32, cols32) = (from.ld as i64, to.ld as i64, rows as i32, cols as i32);
+    let grid = ((rows * cols).div_ceil(256), 1, 1);
+    launch!(gpu, "copy_block", grid, 256, 0, from.at, from_ld, to.at, to_ld, rows32, cols32)
+}

@@ -373,3 +373,10 @@ extern "C" __global__ void copy_column(const bf16 *from, bf16 *to, long ld, int 
   const int t = blockIdx.x * blockDim.x + threadIdx.x;
   if (t < rows) to[t * ld] = from[t];
 }
+
+// A narrow block of one matrix into another: grid ceil(rows · cols / 256).
+extern "C" __global__ void copy_block(const bf16 *from, long from_ld, bf16 *to, long to_ld, int rows, int cols) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= rows * cols) return;
+  to[(long)(i / cols) * to_ld + i % cols] = from[(long)(i / cols) * from_ld + i % cols];
+}
