@@ -4,7 +4,7 @@
 //! later steps replace the earlier; after a roll back the series end at the step rolled back to.
 
 use crate::run::event::{
-    Body, Change, Checkpoint, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step,
+    Body, Change, Checkpoint, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step, kept_checkpoints,
 };
 
 /// A run as its events tell it.
@@ -213,6 +213,14 @@ impl Run {
 
     pub fn best_eval(&self) -> Option<&EvalPoint> {
         self.evals.iter().filter(|e| e.data.loss.is_finite()).min_by(|a, b| a.data.loss.total_cmp(&b.data.loss))
+    }
+
+    /// The steps of the checkpoints that are left where at most `limit` are kept, ascending.
+    pub fn kept_checkpoints(&self, limit: usize) -> Vec<u64> {
+        let mut all: Vec<u64> = self.checkpoints.iter().map(|c| c.step).collect();
+        all.sort_unstable();
+        let best = self.checkpoints.iter().filter(|c| c.what.best).map(|c| c.step).max();
+        kept_checkpoints(&all, limit, best, None)
     }
 
     /// The median time of the latest steps: warm-up, evaluation and sampling are outliers and do not count.

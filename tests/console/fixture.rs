@@ -223,8 +223,9 @@ pub fn support(last: u64) -> Vec<Event> {
         if n % 50 == 0 {
             out.extend(samples(n, time));
         }
-        if n % 200 == 0 {
-            out.push(at(time, n, checked(format!("checkpoints/step-{n}"), n == 200)));
+        // Every 200 steps, and where eval is best.
+        if n % 200 == 0 || n == 300 {
+            out.push(at(time, n, checked(format!("checkpoints/step-{n}"), n == 300)));
         }
         if n == 238 {
             let change = Change {
