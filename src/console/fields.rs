@@ -108,6 +108,7 @@ fn single(page: &RunPage, values: &Recipe, e: &'static Entry, label: &str) -> Fi
     let known = page.folder.is_some() && start.total_steps > 0;
     let facts = Facts {
         rows: known.then_some(start.train_rows),
+        total_parameters: known.then_some(start.total_parameters),
         trainable_parameters: known.then_some(start.trainable_parameters),
         truncated_share: known.then_some(start.truncated_share),
     };

@@ -75,9 +75,8 @@ impl Locator<'_> {
     /// # Errors
     /// `Kind::Usage`: it is none; with the place.
     pub fn document(&self) -> Result<Document<String>> {
-        Document::parse(self.text.to_string()).map_err(|e| {
-            Error::usage(format!("this is not TOML: {}", e.message().trim())).at(self.place(e.span()))
-        })
+        Document::parse(self.text.to_string())
+            .map_err(|e| Error::usage(format!("this is not TOML: {}", e.message().trim())).at(self.place(e.span())))
     }
 
     /// The place of a span's start; without a span, the start of the file.

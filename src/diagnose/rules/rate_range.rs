@@ -8,7 +8,8 @@ use crate::train::event::{Finding, Severity};
 pub const NAME: &str = "rate_range";
 
 pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
-    let Some(g) = guidance("train.learning_rate", p.recipe, &Facts::default()) else { return Vec::new() };
+    let facts = Facts { total_parameters: p.parameters, ..Facts::default() };
+    let Some(g) = guidance("train.learning_rate", p.recipe, &facts) else { return Vec::new() };
     let tuning = if p.recipe.lora.is_some() { "LoRA" } else { "full fine-tuning" };
     let rate = p.recipe.train.learning_rate;
     let inside = g.inside != Some(false);
