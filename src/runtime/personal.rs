@@ -15,6 +15,8 @@ use crate::{Error, Result};
 /// The console of one person.
 pub struct Personal {
     pub settings: Settings,
+    /// The theme where none is named.
+    pub default_theme: &'static str,
     /// As this terminal can show it.
     pub theme: Theme,
     pub keymap: Keymap,
@@ -30,7 +32,8 @@ impl Personal {
     pub fn read(home: Option<&Path>, var: impl Fn(&str) -> Option<String>) -> Personal {
         let mut settings = Settings::read(home, &var);
         let named = settings.theme.value.clone();
-        let theme = theme(named.as_deref().unwrap_or(Theme::default_name(&var)), home).unwrap_or_else(|e| {
+        let default_theme = Theme::default_name(&var);
+        let theme = theme(named.as_deref().unwrap_or(default_theme), home).unwrap_or_else(|e| {
             settings.problems.push(e);
             Theme::ansi()
         });
@@ -40,7 +43,7 @@ impl Personal {
             settings.problems.push(e);
             Keymap::default()
         });
-        Personal { settings, theme, keymap }
+        Personal { settings, default_theme, theme, keymap }
     }
 
     /// What was wrong, for the message line; none where nothing was.
