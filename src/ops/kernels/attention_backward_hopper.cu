@@ -1,0 +1,324 @@
+// Causal attention over packed sequences, backward, on Hopper (compute capability 9.0).
+//
+// The two passes of attention_backward.cu (whose attention_delta_D goes before and attention_dkv_sum_D behind).
+// Gradients of scores stay in registers: the pass over keys has queries as rows, the pass over queries has keys as
+// rows, so that each is the left operand of what follows. One warpgroup copies, two multiply.
+//   attention_dq_D_hopper     items heads * n_tiles, tiles of 128 queries
+//   attention_dkv_D_hopper    items kv_heads * splits * n_tiles, tiles of 128 keys
+// D = 64, 128; grid min(multiprocessors, items), 384 threads, shared memory BYTES below.
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#include "attention_hopper.cuh"
+#include "attention_tile.cuh"
+
+// LATE: the last product of a block runs on under the first of the next, if registers allow.
+template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
+    static constexpr int QUERIES = 128, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+    static constexpr int Q = 0, DOUT = TILE, K = 2 * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
+    static constexpr int FULL = END, FREE = END + 8, K_FULL = END + 16, K_FREE = K_FULL + 8 * STAGES,
+                         V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
+
+    struct Work {
+        int start, end, query, head, low, high; // key blocks [low, high) from `start` on
+
+        __device__ __forceinline__ Work(const AttentionParams& p, int item) {
+            int4 tile = p.tiles[item / p.heads];
+            head = item % p.heads;
+            start = tile.x, end = tile.y, query = tile.z;
+            int first = p.window > 0 ? max(start, query - p.window + 1) : start;
+            low = (first - start) / KEYS, high = (min(query + QUERIES, end) - start + KEYS - 1) / KEYS;
+        }
+    };
+
+    static __device__ __forceinline__ void produce(const HopperAttentionParams& p, unsigned base) {
+        Ring<STAGES> ring;
+        int parity = 1, items = p.a.heads * p.a.n_tiles;
+        for (int round = 0, item; (item = item_of(round)) < items; round++) {
+            Work w(p.a, item);
+            int key_column = (p.a.heads + w.head / (p.a.heads / p.a.kv_heads)) * D;
+            int value_column = key_column + p.a.kv_heads * D;
+            barrier_wait(base + FREE, parity);
+            parity ^= 1;
+            barrier_expect(base + FULL, 2 * TILE);
+            copy_tile<D, QUERIES>(base + Q, &p.qkv, w.head * D, w.query, base + FULL);
+            copy_tile<D, QUERIES>(base + DOUT, &p.dout, w.head * D, w.query, base + FULL);
+            for (int block = w.high - 1; block >= w.low; block--) {
+                int key = w.start + block * KEYS, at = ring.stage;
+                barrier_wait(base + K_FREE + 8 * at, ring.parity ^ 1);
+                barrier_expect(base + K_FULL + 8 * at, BLOCK);
+                copy_tile<D, KEYS>(base + K + at * BLOCK, &p.qkv, key_column, key, base + K_FULL + 8 * at);
+                barrier_wait(base + V_FREE + 8 * at, ring.parity ^ 1);
+                barrier_expect(base + V_FULL + 8 * at, BLOCK);
+                copy_tile<D, KEYS>(base + V + at * BLOCK, &p.qkv, value_column, key, base + V_FULL + 8 * at);
+                ring.next();
+            }
+        }
+    }
+
+    static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
+        const Scores rule(p.a);
+        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.heads * p.a.n_tiles;
+        const unsigned q = base + Q + group * 64 * 128, dout = base + DOUT + group * 64 * 128;
+        Ring<STAGES> ring;
+        int parity = 0;
+        for (int round = 0, item; (item = item_of(round)) < items; round++) {
+            Work w(p.a, item);
+            const int first = w.query + 64 * group + 16 * warp, mine = first + lane / 4;
+            const float2 stats[2] = {query_stat(p.a, w.head, mine, w.end), query_stat(p.a, w.head, mine + 8, w.end)};
+            auto stat = [&](int i) { return stats[i / 2 % 2]; };
+            float s[KEYS / 2], ds[KEYS / 2], sums[D / 2];
+            unsigned a[KEYS / 16][4];
+#pragma unroll
+            for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
+            barrier_wait(base + FULL, parity);
+            parity ^= 1;
+            int before = -1; // the stage whose keys the product in flight reads
+            for (int block = w.high - 1; block >= w.low; block--) {
+                const int key = w.start + block * KEYS;
+                barrier_wait(base + K_FULL + 8 * ring.stage, ring.parity);
+                wgmma_fence();
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + ring.stage * BLOCK);
+                wgmma_commit();
+                barrier_wait(base + V_FULL + 8 * ring.stage, ring.parity);
+                wgmma_fence();
+                product_transposed<D, KEYS, QUERIES, KEYS>(ds, dout, base + V + ring.stage * BLOCK);
+                wgmma_commit();
+                if (rule.inside == 0.f) {
+                    wgmma_wait<1>();
+                    hold(s);
+                } else {
+                    wgmma_wait<0>();
+                    hold(s);
+                    hold(ds);
+                    cap_backward(rule, s, ds, stat);
+                }
+                if (LATE && before >= 0 && lane == 0) barrier_arrive(base + K_FREE + 8 * before);
+                if (crosses_edge(first, 16, key, KEYS, p.a.window)) mask_keys(s, mine, key, p.a.window);
+                probabilities(s, rule.factor, stat);
+                wgmma_wait<0>();
+                hold(ds);
+                if (lane == 0) barrier_arrive(base + V_FREE + 8 * ring.stage);
+                score_gradients(s, ds, stat);
+                as_operands<KEYS>(a, ds);
+                hold(sums);
+                wgmma_fence();
+                product<D, KEYS>(sums, a, base + K + ring.stage * BLOCK);
+                wgmma_commit();
+                before = ring.stage;
+                ring.next();
+                if (!LATE) {
+                    wgmma_wait<0>();
+                    hold(sums);
+                    if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
+                }
+            }
+            if (LATE) {
+                wgmma_wait<0>();
+                hold(sums);
+                if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
+            }
+            if (lane == 0) barrier_arrive(base + FREE);
+            store_rows(p.a.dqkv + (long long)w.head * D, p.a.dqkv_row, first, w.end, sums, p.a.scale, p.a.scale);
+        }
+    }
+
+    static __device__ __forceinline__ void run(const HopperAttentionParams& p, char* shared) {
+        const unsigned base = shared_address(shared);
+        if (threadIdx.x == 0) {
+            barrier_start(base + FULL, 1);
+            barrier_start(base + FREE, 8);
+            for (int i = 0; i < STAGES; i++) {
+                barrier_start(base + K_FULL + 8 * i, 1);
+                barrier_start(base + V_FULL + 8 * i, 1);
+                barrier_start(base + K_FREE + 8 * i, 8);
+                barrier_start(base + V_FREE + 8 * i, 8);
+            }
+            barriers_started();
+        }
+        __syncthreads();
+        if (threadIdx.x < 128) {
+            registers_down<24>();
+            if (threadIdx.x == 0) produce(p, base);
+        } else {
+            registers_up<240>();
+            consume(p, base, threadIdx.x / 128 - 1);
+        }
+    }
+};
+
+template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
+    static constexpr int KEYS = 128, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
+    static constexpr int K = 0, V = TILE, Q = 2 * TILE, DOUT = Q + STAGES * BLOCK, STATS = DOUT + STAGES * BLOCK,
+                         END = STATS + STAGES * QUERIES * 8;
+    static constexpr int KV_FULL = END, KV_FREE = END + 8, FULL = END + 16, FREE = FULL + 8 * STAGES,
+                         BYTES = FREE + 8 * STAGES;
+
+    struct Work {
+        int end, key, last, kv_head, split, from, count; // blocks of queries [key, last), for each head from `from` on
+
+        __device__ __forceinline__ Work(const AttentionParams& p, int item) {
+            const int columns = p.kv_heads * p.splits;
+            int4 tile = p.tiles[item / columns];
+            end = tile.y, key = tile.z;
+            kv_head = item % columns / p.splits, split = item % p.splits;
+            Heads heads(p, kv_head, split);
+            last = p.window > 0 ? min(end, key + KEYS - 1 + p.window) : end;
+            from = heads.from, count = (last - key + QUERIES - 1) / QUERIES * (heads.to - heads.from);
+        }
+    };
+
+    // Thread 0 has the tiles copied; the threads of the second warp bring the queries' statistics.
+    static __device__ __forceinline__ void produce(const HopperAttentionParams& p, char* shared, unsigned base) {
+        Ring<STAGES> ring;
+        int parity = 1, items = p.a.kv_heads * p.a.splits * p.a.n_tiles;
+        for (int round = 0, item; (item = item_of(round)) < items; round++) {
+            Work w(p.a, item);
+            if (threadIdx.x == 0) {
+                int column = (p.a.heads + w.kv_head) * D;
+                barrier_wait(base + KV_FREE, parity);
+                barrier_expect(base + KV_FULL, 2 * TILE);
+                copy_tile<D, KEYS>(base + K, &p.qkv, column, w.key, base + KV_FULL);
+                copy_tile<D, KEYS>(base + V, &p.qkv, column + p.a.kv_heads * D, w.key, base + KV_FULL);
+            }
+            parity ^= 1;
+            int head = w.from, query = w.key;
+            for (int i = 0; i < w.count; i++) {
+                int at = ring.stage;
+                barrier_wait(base + FREE + 8 * at, ring.parity ^ 1);
+                if (threadIdx.x == 0) {
+                    barrier_expect(base + FULL + 8 * at, 2 * BLOCK);
+                    copy_tile<D, QUERIES>(base + Q + at * BLOCK, &p.qkv, head * D, query, base + FULL + 8 * at);
+                    copy_tile<D, QUERIES>(base + DOUT + at * BLOCK, &p.dout, head * D, query, base + FULL + 8 * at);
+                } else {
+                    float2* stats = (float2*)(shared + STATS) + at * QUERIES;
+                    for (int r = threadIdx.x - 32; r < QUERIES; r += 32) stats[r] = query_stat(p.a, head, query + r, w.end);
+                    barrier_arrive(base + FULL + 8 * at);
+                }
+                ring.next();
+                query += QUERIES;
+                if (query >= w.last) head++, query = w.key;
+            }
+        }
+    }
+
+    static __device__ __forceinline__ void consume(const HopperAttentionParams& p, char* shared, unsigned base, int group) {
+        const Scores rule(p.a);
+        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.kv_heads * p.a.splits * p.a.n_tiles;
+        const unsigned k = base + K + group * 64 * 128, v = base + V + group * 64 * 128;
+        Ring<STAGES> ring;
+        int parity = 0;
+        for (int round = 0, item; (item = item_of(round)) < items; round++) {
+            Work w(p.a, item);
+            const int first = w.key + 64 * group + 16 * warp, mine = first + lane / 4;
+            float s[QUERIES / 2], ds[QUERIES / 2], dk[D / 2], dv[D / 2];
+            unsigned a[QUERIES / 16][4], da[QUERIES / 16][4];
+#pragma unroll
+            for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0.f;
+            barrier_wait(base + KV_FULL, parity);
+            parity ^= 1;
+            int before = -1; // the stage that the products in flight read
+            for (int i = 0, query = w.key; i < w.count; i++) {
+                const unsigned q = base + Q + ring.stage * BLOCK, dout = base + DOUT + ring.stage * BLOCK;
+                const float4* columns = (const float4*)(shared + STATS) + (ring.stage * QUERIES / 2 + lane % 4);
+                auto stat = [&](int i) {
+                    float4 both = columns[4 * (i / 4)];
+                    return i % 2 ? make_float2(both.z, both.w) : make_float2(both.x, both.y);
+                };
+                barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
+                wgmma_fence();
+                product_transposed<D, QUERIES, KEYS, QUERIES>(s, k, q);
+                wgmma_commit();
+                product_transposed<D, QUERIES, KEYS, QUERIES>(ds, v, dout);
+                wgmma_commit();
+                if (rule.inside == 0.f) {
+                    wgmma_wait<1>();
+                    hold(s);
+                } else {
+                    wgmma_wait<0>();
+                    hold(s);
+                    hold(ds);
+                    cap_backward(rule, s, ds, stat);
+                }
+                if (LATE && before >= 0 && lane == 0) barrier_arrive(base + FREE + 8 * before);
+                if (crosses_edge(query, QUERIES, first, 16, p.a.window)) mask_queries(s, mine, query, p.a.window);
+                query = query + QUERIES < w.last ? query + QUERIES : w.key;
+                probabilities(s, rule.factor, stat);
+                as_operands<QUERIES>(a, s);
+                hold(dv);
+                wgmma_fence();
+                product<D, QUERIES>(dv, a, dout);
+                wgmma_commit();
+                wgmma_wait<1>();
+                hold(ds);
+                score_gradients(s, ds, stat);
+                as_operands<QUERIES>(da, ds);
+                hold(dk);
+                wgmma_fence();
+                product<D, QUERIES>(dk, da, q);
+                wgmma_commit();
+                before = ring.stage;
+                ring.next();
+                if (!LATE) {
+                    wgmma_wait<0>();
+                    hold(dk);
+                    hold(dv);
+                    if (lane == 0) barrier_arrive(base + FREE + 8 * before);
+                }
+            }
+            if (LATE) {
+                wgmma_wait<0>();
+                hold(dk);
+                hold(dv);
+                if (before >= 0 && lane == 0) barrier_arrive(base + FREE + 8 * before);
+            }
+            if (lane == 0) barrier_arrive(base + KV_FREE);
+            const long long row = 2 * p.a.kv_heads * D, key_column = (long long)(p.a.heads + w.kv_head) * D;
+            if (p.a.splits == 1) {
+                bf16* to = p.a.dqkv + key_column;
+                store_rows(to, p.a.dqkv_row, first, w.end, dk, p.a.scale, p.a.scale);
+                store_rows(to + (long long)p.a.kv_heads * D, p.a.dqkv_row, first, w.end, dv, 1.f, 1.f);
+            } else {
+                float* to = p.a.partial + w.split * p.a.tokens * row + w.kv_head * D;
+                store_rows(to, row, first, w.end, dk, p.a.scale);
+                store_rows(to + p.a.kv_heads * D, row, first, w.end, dv, 1.f);
+            }
+        }
+    }
+
+    static __device__ __forceinline__ void run(const HopperAttentionParams& p, char* shared) {
+        const unsigned base = shared_address(shared);
+        if (threadIdx.x == 0) {
+            barrier_start(base + KV_FULL, 1);
+            barrier_start(base + KV_FREE, 8);
+            for (int i = 0; i < STAGES; i++) {
+                barrier_start(base + FULL + 8 * i, 1 + 32);
+                barrier_start(base + FREE + 8 * i, 8);
+            }
+            barriers_started();
+        }
+        __syncthreads();
+        if (threadIdx.x < 128) {
+            registers_down<24>();
+            if (threadIdx.x == 0 || threadIdx.x / 32 == 1) produce(p, shared, base);
+        } else {
+            registers_up<240>();
+            consume(p, shared, base, threadIdx.x / 128 - 1);
+        }
+    }
+};
+
+#define BACKWARD(D, KEYS, QUERIES, STAGES, LATE)                                                         \
+    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
+        attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
+        extern __shared__ __align__(1024) char shared[];                                           \
+        QueryGradients<D, KEYS, 2, LATE>::run(p, shared);                                                \
+    }                                                                                              \
+    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
+        attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
+        extern __shared__ __align__(1024) char shared[];                                           \
+        KeyGradients<D, QUERIES, STAGES, LATE>::run(p, shared);                                          \
+    }
+
+BACKWARD(64, 128, 64, 3, true)
+BACKWARD(128, 128, 64, 3, false)
+#endif
