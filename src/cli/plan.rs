@@ -102,8 +102,8 @@ impl<'a> Plan<'a> {
             out.push("how much memory is free here is not known; say it with --vram 24GiB".into());
             return out.join("\n");
         };
-        let place = if asked { "of these" } else { "free here" };
-        out.push(format!("{:<24}{:>10}   {place}; a tenth of them stays free", "room", mib(room)));
+        let place = if asked { "as asked" } else { "free here" };
+        out.push(format!("{:<24}{:>10}   {place}; a tenth of it stays free", "room", mib(room)));
         let largest = |found: Option<(usize, bool)>, beside: String| match found {
             Some((n, again)) => format!("{:>10}   {beside}, activations {}", thousands(n as u64), kept(again)),
             None => format!("{:>10}   not even 1 fits {beside}", "–"),

@@ -69,9 +69,15 @@ fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
         let rest = entries().filter(|e| e.live == live && !first.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
         let rest = rest.filter(|e| !by_steps || e.key != "train.num_train_epochs");
         let rest = rest.filter(|e| recipe::get(values, e.key).is_some());
-        out.extend(rest.map(|e| single(page, values, e, e.key)));
+        out.extend(rest.map(|e| single(page, values, e, short_label(e))));
     }
     out
+}
+
+/// A key without its table where no other table has such a key, and the word says enough.
+fn short_label(e: &'static Entry) -> &'static str {
+    let alone = entries().filter(|o| o.leaf() == e.leaf()).count() == 1;
+    if alone && !matches!(e.leaf(), "stop" | "system" | "format") { e.leaf() } else { e.key }
 }
 
 /// A row as a run shows it: batch and rank together with what belongs to them.

@@ -205,12 +205,15 @@ impl RecipePane {
 fn written(text: &str) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Ok(doc) = text.parse::<toml_edit::DocumentMut>() else { return out };
+    // Without what stands around a value: a comment after it is none of it.
+    let bare = |item: &toml_edit::Item| match item.as_value() {
+        Some(value) => value.clone().decorated("", "").to_string(),
+        None => item.to_string().trim().to_string(),
+    };
     for (key, item) in doc.iter() {
         match item.as_table_like() {
-            Some(table) => {
-                out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), v.to_string().trim().to_string())))
-            }
-            None => drop(out.insert(key.to_string(), item.to_string().trim().to_string())),
+            Some(table) => out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), bare(v)))),
+            None => drop(out.insert(key.to_string(), bare(item))),
         }
     }
     out

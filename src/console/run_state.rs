@@ -139,9 +139,12 @@ impl Run {
         self.steps.push(Point { step, time, data: data.clone(), smooth, mean, weight });
     }
 
-    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps.
+    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps; shorter at the
+    /// start, where the loss falls so fast that a long window would hang far above it.
     fn smoothing(&self) -> f64 {
-        1.0 - (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2)
+        let settled = (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2);
+        let early = (6.0 / (self.steps.len() + 1) as f64).min(0.35);
+        1.0 - settled.max(early)
     }
 
     fn sample(&mut self, step: u64, time: f64, s: &Sample) {

@@ -27,16 +27,16 @@ const F32: u64 = 4;
 const LOGITS: u64 = 12 << 20;
 /// Queries whose scores exist at a time in the engine's attention, per thread, forward and backward.
 const QUERIES: u64 = 64;
-/// The program, its libraries and thread stacks; and the tokenizer's tables, by entry of the vocabulary (measured with
+/// The program, its libraries, threads and what they set aside (the demo: peaks of 92 to 122 MiB, 8 of them the model); and the tokenizer's tables, by entry of the vocabulary (measured with
 /// SmolLM2's: 49,152 entries).
-const PROGRAM: u64 = 48 << 20;
+const PROGRAM: u64 = 72 << 20;
 const TOKENIZER: u64 = 700;
 /// What the allocator keeps beyond the intermediates that live at one time, as a share of them: blocks are given back to
 /// it at every step, and where batches differ in length those of one step do not fit the next. Measured with
 /// SmolLM2-135M, LoRA r 16, mimalloc: batches of 4 × 256, all alike, peak 1,558 MiB where 1,431 are asked for, 763 of
-/// them intermediates (16 %); rows of 20 to 256 tokens, a whole epoch, 1.7 GiB (40 %).
+/// them intermediates (16 %); rows of 20 to 256 tokens, 1,641 MiB after 31 steps, 1.7 GiB after an epoch (27 – 40 %).
 const KEPT_ALIKE: f64 = 0.16;
-const KEPT_VARIED: f64 = 0.4;
+const KEPT_VARIED: f64 = 0.3;
 /// Share of the memory that a plan may fill: the rest is the allocator's and the system's.
 const FILL: f64 = 0.9;
 
@@ -272,7 +272,7 @@ mod tests {
             let r = with(&r, "train.per_device_train_batch_size", &batch.to_string()).unwrap();
             estimate(&r, &SMOL, Some(256), false).total() as f64 / 1_048_576.0
         };
-        for (mine, measured) in [(at(4, "packing = true"), 1_558.0), (at(4, ""), 1_741.0)] {
+        for (mine, measured) in [(at(4, "packing = true"), 1_558.0), (at(4, ""), 1_641.0), (at(4, ""), 1_741.0)] {
             assert!((mine / measured - 1.0).abs() < 0.05, "{mine:.0} against {measured}");
         }
     }

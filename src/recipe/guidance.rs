@@ -98,7 +98,7 @@ pub fn guidance(key: &str, recipe: &Recipe, facts: &Facts) -> Option<Guidance> {
             let max = if small { (max * SMALL_MODEL_RATE * 1e9).round() / 1e9 } else { max };
             let about = recipe.method == Method::Cpt && lora.is_some() && !small;
             let text = if small {
-                format!("{}, small model", spread(min, max))
+                format!("{min:e} – {max:e}")
             } else if about {
                 format!("about {}", short(start))
             } else {
@@ -254,7 +254,7 @@ mod tests {
             let g = guidance("train.learning_rate", &with(&recipe(""), "train.learning_rate", rate).unwrap(), &facts);
             g.map(|g| (g.text, g.inside)).unwrap()
         };
-        assert_eq!(of("2e-3", 1_400_000), ("1e-4 – 0.003, small model".into(), Some(true)));
+        assert_eq!(of("2e-3", 1_400_000), ("1e-4 – 3e-3".into(), Some(true)));
         assert_eq!(of("5e-3", 1_400_000).1, Some(false));
         assert_eq!(of("2e-3", 135_000_000), ("1e-4 – 3e-4".into(), Some(false)));
     }

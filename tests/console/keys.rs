@@ -273,6 +273,23 @@ fn space_starts_a_recipe_that_is_well() {
 }
 
 #[test]
+fn a_comment_after_a_value_is_none_of_it() {
+    let text = fixture::RECIPE.replace("learning_rate = 2e-4", "learning_rate = 2e-4     # to begin with");
+    assert!(text.contains("# to begin with"));
+    let mut m = Model::new(Theme::ansi(), 160, 48, fixture::BEGAN);
+    update(&mut m, Message::RecipeOpened { path: "support.toml".into(), text });
+    assert!(!see(&m).contains("# to begin"), "{}", see(&m));
+    let page = m.run.as_ref().unwrap();
+    let at = finetop::console::fields::shown(page).iter().position(|f| f.key == "train.learning_rate").unwrap();
+    m.run.as_mut().unwrap().recipe.selected = at;
+    press(&mut m, "i");
+    assert_eq!(m.run.as_ref().unwrap().input.as_ref().unwrap().input.value(), "2e-4");
+    let effects = press(&mut m, "backspace '5' enter");
+    let saved = "learning_rate = 2e-5     # to begin with";
+    assert!(matches!(effects.first(), Some(Effect::SaveRecipe { text, .. }) if text.contains(saved)), "{effects:?}");
+}
+
+#[test]
 fn a_applies_the_fix() {
     let roll_back = Command::RollBack { step: 60, stop: true, by: "overfitting".into() };
     assert_eq!(press(&mut demo(), "5 a"), [Effect::Send(roll_back)]);

@@ -100,16 +100,28 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
                 }
                 put(buf, area.x + 4, y, right, "demo", if selected { t.focus() } else { t.strong() });
                 let words = if area.width >= 90 {
-                    "watch a small model learn to call tools, on this CPU, about 90 s"
+                    "watch a small model learn to call tools, on this CPU, about a minute"
                 } else {
-                    "watch a small model learn to call tools, 90 s"
+                    "watch a small model learn to call tools"
                 };
                 put(buf, x, y, right, words, if selected { t.text } else { t.dim });
             }
         }
     }
-    let keys = m.keymap.footer(Context::Start);
+    let keys: Vec<_> =
+        m.keymap.footer(Context::Start).into_iter().filter(|(_, word)| does_something(&m.start, word)).collect();
     chrome::footer(buf, area, &keys, &chrome::always(m, "quit"), t);
+}
+
+/// Whether the footer's word means something for what the cursor is on.
+fn does_something(start: &StartPage, word: &str) -> bool {
+    match (word, start.run()) {
+        ("resume", run) => run.is_some_and(StartPage::resumable),
+        ("delete", run) => run.is_some_and(|r| !r.live) || !start.marked.is_empty(),
+        ("mark", run) => run.is_some(),
+        ("search", _) => !start.runs.is_empty(),
+        _ => true,
+    }
 }
 
 /// What is drawn at a cell that can be opened.

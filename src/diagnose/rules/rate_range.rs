@@ -1,7 +1,7 @@
 //! A learning rate outside the guidance's range.
 
 use crate::diagnose::{finding, preflight::Preflight, recipe_fix};
-use crate::recipe::guidance::{Facts, guidance, learning_rates, row};
+use crate::recipe::guidance::{Facts, SMALL_MODEL, guidance, learning_rates, row};
 use crate::recipe::schema::short;
 use crate::train::event::{Finding, Severity};
 
@@ -21,7 +21,8 @@ pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
     };
     let severity = if inside { Severity::Passed } else { Severity::Warning };
     let mut f = finding(NAME, severity, title, row::RATE);
-    f.evidence = format!("{}; {tuning}: {}", short(rate), g.text);
+    let small = if p.parameters.is_some_and(|n| n < SMALL_MODEL) { " for a model this small" } else { "" };
+    f.evidence = format!("{}; {tuning}: {}{small}", short(rate), g.text);
     if !inside {
         f.fix = Some(recipe_fix(&[("train.learning_rate", short(start))]));
     }

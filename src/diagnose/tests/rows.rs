@@ -213,7 +213,7 @@ fn a_rate_that_a_small_model_bears_is_in_range() {
         let f = found(&list, "rate_range");
         (f.severity, f.evidence.clone())
     };
-    assert_eq!(look(1_400_000), (Severity::Passed, "0.002; LoRA: 1e-4 – 0.003, small model".into()));
+    assert_eq!(look(1_400_000), (Severity::Passed, "0.002; LoRA: 1e-4 – 3e-3 for a model this small".into()));
     assert_eq!(look(7_000_000_000).0, Severity::Warning);
 }
 

@@ -78,8 +78,14 @@ pub fn keys(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
     }
     let zooms = super::form(area.width, area.height) >= super::Form::Rail;
     let mends = remedy::at_hand(page).is_some();
+    let found = !page.run.open().is_empty();
     for context in contexts_of(m, Page::Run).iter().rev().filter(|c| **c != Context::Any) {
-        let offered = |e: &(String, &str)| (zooms || e.1 != "zoom") && (mends || e.1 != "apply fix");
+        let offered = |e: &(String, &str)| match e.1 {
+            "zoom" => zooms,
+            "apply fix" => mends,
+            "why" | "finding" => found,
+            _ => true,
+        };
         entries.extend(m.keymap.footer(*context).into_iter().filter(offered));
     }
     chrome::keys(buf, bottom, &entries, &chrome::always(m, leave), t);
