@@ -6,6 +6,7 @@ use crate::data::template::{self, ChatTemplate};
 use crate::data::tokenizer::{Templates, Tokenizer};
 use crate::data::traits::Render;
 use crate::export::adapter::{self, Adapter};
+use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::source;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 pub struct Speaker {
-    pub model: Llama,
+    pub model: Engine,
     pub tokenizer: Tokenizer,
     /// `None`: the model has no chat template, and prompts are plain text to go on from.
     pub template: Option<ChatTemplate>,
@@ -63,7 +64,7 @@ impl Speaker {
         stop_ids.extend(tokenizer.eos_id());
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        let model = Llama::new(weights, tuning, seed)?;
+        let model = Llama::new(weights, tuning, seed)?.into();
         Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference })
     }
 

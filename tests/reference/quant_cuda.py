@@ -129,20 +129,39 @@ class Card:
         torch.cuda.synchronize()
 
     def rate(self, name, moved, launches):
-        """Median time of a launch; `launches` rotate, so that the cache does not hold what is read."""
+        """Median time of a launch in a replayed graph of 64; `launches` rotate, so that no cache holds what is read."""
         for one in launches:
             self.enqueue(*one)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for k in range(64):
+                self.enqueue(*launches[k % len(launches)])
         times = []
-        for i in range(40):
+        for _ in range(12):
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
-            for k in range(4):
-                self.enqueue(*launches[(4 * i + k) % len(launches)])
+            graph.replay()
             end.record()
             torch.cuda.synchronize()
-            times.append(start.elapsed_time(end) / 4)
+            times.append(start.elapsed_time(end) / 64)
         ms = sorted(times)[len(times) // 2]
         print(f"     {name}: {ms * 1e3:.1f} us, {moved / ms / 1e6:.0f} GB/s")
+
+
+def peer_rate(name, moved, call):
+    """Median time of a call of a peer's, 16 in a row."""
+    times = []
+    for _ in range(8):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        for k in range(16):
+            call(k)
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) / 16)
+    ms = sorted(times)[len(times) // 2]
+    print(f"     {name}: {ms * 1e3:.1f} us, {moved / ms / 1e6:.0f} GB/s")
 
 
 def pointers(args):
@@ -210,12 +229,13 @@ def nf4(run):
             for ld in (cols, cols + 72):
                 out = poison([rows, ld], torch.bfloat16, run.device)
                 untouched = out[:, cols:].clone()
-                run.launch(file, "nf4_dequantize_bf16", ceil(n, 16384), 256, packed, q, nested, offset, on, out,
+                grid = ceil(n, 8192) if ld > cols else ceil(n, 20000)
+                run.launch(file, "nf4_dequantize_bf16", grid, 256, packed, q, nested, offset, on, out,
                            u32(rows), u32(cols), u64(ld))
                 same(f"nf4 dequantized {name} ld {ld}", out[:, :cols], F.dequantize_4bit(want, s))
                 same(f"nf4 between rows {name} ld {ld}", out[:, cols:], untouched)
             out = poison([rows, cols], torch.bfloat16, run.device)
-            run.launch(file, "nf4_dequantize_bf16", ceil(n, 16384), 256, packed, top, None, None, None, out,
+            run.launch(file, "nf4_dequantize_bf16", ceil(n, 8192), 256, packed, top, None, None, None, out,
                        u32(rows), u32(cols), u64(cols))
             state.dtype = torch.bfloat16
             same(f"nf4 dequantized {name} single", out, F.dequantize_4bit(want, state))
@@ -234,7 +254,7 @@ def nf4(run):
               f"bytes, {int((q != state.absmax).sum())} of {blocks} absmax codes differ, offset "
               f"{float(offset):.9g} and {float(state.offset):.9g}")
         out = torch.empty_like(w)
-        run.launch(file, "nf4_dequantize_bf16", ceil(n, 16384), 256, want, state.absmax, state.state2.absmax,
+        run.launch(file, "nf4_dequantize_bf16", ceil(n, 8192), 256, want, state.absmax, state.state2.absmax,
                    state.offset.reshape(1), state.state2.code, out, u32(4096), u32(4096), u64(4096))
         same("nf4 dequantized as bitsandbytes on the card", out, F.dequantize_4bit(want, state))
         for rows, cols in [(18944, 3584), (3584, 3584), (896, 4864), (896, 896)]:
@@ -245,12 +265,18 @@ def nf4(run):
                 q = torch.randint(0, 256, (n // 64,), dtype=torch.uint8, device="cuda")
                 nested = torch.rand(ceil(n // 64, 256), device="cuda")
                 out = torch.empty(rows, cols, dtype=torch.bfloat16, device="cuda")
-                launches.append((file, "nf4_dequantize_bf16", ceil(n, 16384), 256, packed, q, nested, offset, on, out,
+                launches.append((file, "nf4_dequantize_bf16", ceil(n, 8192), 256, packed, q, nested, offset, on, out,
                                  u32(rows), u32(cols), u64(cols)))
                 quantize.append((file, "nf4_quantize_bf16", ceil(n, 2048), 256, torch.randn_like(out), u64(n), packed,
                                  torch.empty(n // 64, device="cuda")))
             run.rate(f"nf4_dequantize_bf16 {rows}x{cols}", n * (2 + 0.5 + 1 / 64 + 4 / 16384), launches)
+            if rows > 9000:
+                _, state = F.quantize_4bit(launches[0][9], quant_type="nf4", blocksize=64, compress_statistics=True)
+                peer_rate(f"bitsandbytes dequantize_4bit {rows}x{cols}", n * (2 + 0.5 + 1 / 64),
+                          lambda k: F.dequantize_4bit(launches[k % sets][4], state))
             if rows > 3000:
+                run.rate(f"nf4_mean {rows}x{cols}", n / 16, [(file, "nf4_mean", 1, 1024, quantize[0][7], u64(n // 64),
+                                                              torch.empty(1, device="cuda"))])
                 run.rate(f"nf4_quantize_bf16 {rows}x{cols}", n * (2 + 0.5 + 4 / 64), quantize)
         big = [torch.randn(1 << 28, device="cuda") for _ in range(2)]
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -442,6 +468,17 @@ def adamw(run):
         out = torch.empty(1, dtype=torch.float64, device="cuda")
         run.rate("l2_finish", sms * 64, [("adamw.cu", "l2_finish", 1, 256, partials, u32(sms * 8), out)])
         maps = dynamic_maps(run.device)
+        peers = [torch.nn.Parameter(s[0]) for s in sets]
+        for p, s in zip(peers, sets):
+            p.grad = s[1]
+        optimizer = torch.optim.AdamW(peers, lr=LR, weight_decay=DECAY, fused=True)
+        peer_rate(f"torch's fused AdamW, 2 x {n}", n * 28 * 2, lambda _: optimizer.step())
+        q8 = [torch.zeros(n, dtype=torch.uint8, device="cuda") for _ in range(2)]
+        a8 = [torch.rand(ceil(n, 256), device="cuda") for _ in range(2)]
+        peer_rate(f"bitsandbytes' 8-bit AdamW, {n}", n * 16,
+                  lambda k: torch.ops.bitsandbytes.optimizer_update_8bit_blockwise(
+                      "adam", sets[k % 2][1], sets[k % 2][0], *q8, BETA1, BETA2, 0.0, 0.0, EPS, 3, LR, *maps, *a8,
+                      DECAY, 1.0, False))
         for grid in (sms * 4, ceil(n, 2048)):
             run.rate(f"adamw_8bit {n}, {grid} CTAs", n * (16 + 16 / 256),
                      [("adamw.cu", "adamw_8bit", grid, 256,
@@ -466,26 +503,28 @@ def step8(w, g, m, v, am, av, maps, *rest):
     return s
 
 
-def adamw8(run):
-    from bitsandbytes import functional as F
+def widen(q, code, absmax, n):
+    """Codes times their block's absmax."""
+    return (code[q.cpu().long()] * absmax.cpu().repeat_interleave(256)[:n]).numpy()
 
+
+def quantize(x, code, signed):
+    """Codes and absmax in blocks of 256: the nearest value, but a small number does not become 0 or lose its sign."""
+    n = x.size
+    x = torch.nn.functional.pad(torch.tensor(x), (0, -n % 256)).view(-1, 256)
+    top = x.abs().amax(1)
+    q = torch.bucketize((x * (1 / top.clamp(min=1e-38))[:, None]), (code[:-1] + code[1:]) / 2)
+    if signed:
+        q = torch.where((x < 0) & (code[q] >= 0), q - 1, q)
+    else:
+        q = torch.where((x > 0) & (q == 0), 1, q)
+    return q.reshape(-1)[:n].to(torch.uint8), top
+
+
+def adamw8(run):
     maps = dynamic_maps(run.device)
     code_m, code_v = [x.cpu() for x in maps]
     generator = torch.Generator().manual_seed(6)
-
-    def widen(q, code, absmax, n):
-        return (code[q.cpu().long()] * absmax.cpu().repeat_interleave(256)[:n]).numpy()
-
-    def quantize(x, code, signed):
-        n = x.size
-        x = torch.nn.functional.pad(torch.tensor(x), (0, -n % 256)).view(-1, 256)
-        top = x.abs().amax(1)
-        q = torch.bucketize((x * (1 / top.clamp(min=1e-38))[:, None]), (code[:-1] + code[1:]) / 2)
-        if signed:
-            q = torch.where((x < 0) & (code[q] >= 0), q - 1, q)
-        else:
-            q = torch.where((x > 0) & (q == 0), 1, q)
-        return q.reshape(-1)[:n].to(torch.uint8), top
 
     for n in (3, 256, 2500, 70_000):
         blocks = ceil(n, 256)

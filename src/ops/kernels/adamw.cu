@@ -6,8 +6,8 @@
 // Launch:
 //   l2_partials(const f32 *x, u64 n, f64 *partials)             G x 256, any G; partials holds G
 //   l2_finish(const f64 *partials, u32 count, f64 *norm_sq)     1 x 256; the *square* of the norm
-//   adamw(Step)                                                 any grid x 256; n / 1024 CTAs at most do work
-//   adamw_8bit(Step8)                                           any grid x 256; n / 2048 CTAs at most do work
+//   adamw(Step)                                                 any grid x 256, fastest with ceil(n / 1024)
+//   adamw_8bit(Step8)                                           any grid x 256, fastest with 4 an SM
 // x, values, grads, m and v are 16-byte aligned (8-bit m and v: 4-byte). For one G a norm has one value, to the bit.
 #include "quant8.cuh"
 

@@ -5,7 +5,6 @@
 // products than one pass with atomics, but no f32 copy of dq, and the same bits each time.
 //
 // In this order, 128 threads a block, dynamic shared memory in bytes:
-//   attention_delta_D      grid (ceil(tokens * heads / 16)), no shared memory
 //   attention_dq_D         grid (heads, n_tiles), tiles of 64 queries, (128 + 2 KEYS) (D + 8) 2;
 //                          KEYS = 64 (D = 256: 32)
 //   attention_dkv_D        grid (kv_heads * splits, n_tiles, D = 256 ? 2 : 1), tiles of 64 keys,
@@ -13,25 +12,6 @@
 //   attention_dkv_sum_D    only with splits > 1: grid (tokens), 128 threads
 
 #include "attention_tile.cuh"
-
-// Eight threads for a row of one head.
-template <int D> __device__ __forceinline__ void delta(const AttentionParams& p) {
-    long long at = ((long long)blockIdx.x * 128 + threadIdx.x) / 8;
-    int token = min(at / p.heads, (long long)p.tokens - 1), head = at % p.heads;
-    const bf16* out = p.out + token * p.out_row + head * D;
-    const bf16* dout = p.dout + token * p.dout_row + head * D;
-    float sum = 0.f;
-#pragma unroll
-    for (int c = threadIdx.x % 8; c < D / 8; c += 8) {
-        uint4 x = *(const uint4*)(out + 8 * c), y = *(const uint4*)(dout + 8 * c);
-        unsigned xs[4] = {x.x, x.y, x.z, x.w}, ys[4] = {y.x, y.y, y.z, y.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++) sum += low_half(xs[i]) * low_half(ys[i]) + high_half(xs[i]) * high_half(ys[i]);
-    }
-    sum = quad_sum(sum);
-    sum += __shfl_xor_sync(0xffffffff, sum, 4);
-    if (threadIdx.x % 8 == 0 && at < (long long)p.tokens * p.heads) p.delta[(long long)head * p.tokens + token] = sum;
-}
 
 template <int D, int KEYS> __device__ __forceinline__ void dq(const AttentionParams& p, char* shared) {
     constexpr int QUERIES = 64, THREADS = 128, ROW = (D + 8) * 2;
@@ -44,14 +24,26 @@ template <int D, int KEYS> __device__ __forceinline__ void dq(const AttentionPar
     const Scores rule(p);
     const int first = p.window > 0 ? max(start, query - p.window + 1) : start;
     const int low = (first - start) / KEYS, high = (min(query + QUERIES, end) - start + KEYS - 1) / KEYS;
-    const float2 stats[2] = {query_stat(p, head, mine, end), query_stat(p, head, mine + 8, end)};
-    auto stat = [&](int i) { return stats[i / 2 % 2]; };
 
     load_rows<D, QUERIES, THREADS>(q, p.qkv + (long long)head * D, p.qkv_row, query, end);
     load_rows<D, QUERIES, THREADS>(dout, p.dout + (long long)head * D, p.dout_row, query, end);
     load_rows<D, KEYS, THREADS>(k, keys, p.qkv_row, start + (high - 1) * KEYS, end);
     load_rows<D, KEYS, THREADS>(v, values, p.qkv_row, start + (high - 1) * KEYS, end);
     copy_commit();
+    float2 stats[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = mine + 8 * r;
+        float delta = 0.f;
+        if (row < end) {
+            const bf16* x = p.out + row * p.out_row + head * D;
+            const bf16* y = p.dout + row * p.dout_row + head * D;
+#pragma unroll
+            for (int c = threadIdx.x % 4; c < D / 8; c += 4) delta += dot8(*(const uint4*)(x + 8 * c), *(const uint4*)(y + 8 * c));
+        }
+        stats[r] = new_query_stat(p, head, row, end, quad_sum(delta));
+    }
+    auto stat = [&](int i) { return stats[i / 2 % 2]; };
     float sums[1][D / 2];
 #pragma unroll
     for (int i = 0; i < D / 2; i++) sums[0][i] = 0.f;
@@ -154,9 +146,6 @@ template <int D> __device__ __forceinline__ void dkv_sum(const AttentionParams& 
 }
 
 #define BACKWARD(D, KEYS, QUERIES, COLUMNS)                                                                           \
-    extern "C" __global__ void __launch_bounds__(128) attention_delta_##D(const __grid_constant__ AttentionParams p) { \
-        delta<D>(p);                                                                                                  \
-    }                                                                                                                 \
     extern "C" __global__ void __launch_bounds__(128) attention_dq_##D(const __grid_constant__ AttentionParams p) {    \
         extern __shared__ __align__(128) char shared[];                                                               \
         dq<D, KEYS>(p, shared);                                                                                       \

@@ -1,30 +1,29 @@
 // Causal attention over packed sequences, backward, on Hopper (compute capability 9.0).
 //
-// The two passes of attention_backward.cu (whose attention_delta_D goes before and attention_dkv_sum_D behind).
+// The two passes of attention_backward.cu (whose attention_dkv_sum_D comes behind).
 // Gradients of scores stay in registers: the pass over keys has queries as rows, the pass over queries has keys as
 // rows, so that each is the left operand of what follows. One warpgroup copies, two multiply.
-//   attention_dq_D_hopper     items heads * n_tiles, tiles of 128 queries
-//   attention_dkv_D_hopper    items kv_heads * splits * n_tiles, tiles of 128 keys
-// D = 64, 128; grid min(multiprocessors, items), 384 threads, shared memory BYTES below.
+//   attention_dq_D_hopper     items of 128 queries of a head
+//   attention_dkv_D_hopper    items of 128 keys, for a part of the query heads of a group
+// D = 64, 128; grid min(multiprocessors, items), 384 threads, shared memory BYTES below; items as HopperAttentionParams
+// says.
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #include "attention_hopper.cuh"
 #include "attention_tile.cuh"
 
-// LATE: the last product of a block runs on under the first of the next, if registers allow.
-template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
+// LATE: the last product of a block of keys runs on under the first of the next, if registers allow.
+template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
     static constexpr int QUERIES = 128, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
-    static constexpr int Q = 0, DOUT = TILE, K = 2 * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
-    static constexpr int FULL = END, FREE = END + 8, K_FULL = END + 16, K_FREE = K_FULL + 8 * STAGES,
+    static constexpr int Q = 0, DOUT = QSTAGES * TILE, OUT = 2 * QSTAGES * TILE, K = 3 * QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
+    static constexpr int FULL = END, FREE = FULL + 8 * QSTAGES, K_FULL = FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
 
     struct Work {
         int start, end, query, head, low, high; // key blocks [low, high) from `start` on
 
-        __device__ __forceinline__ Work(const AttentionParams& p, int item) {
-            int4 tile = p.tiles[item / p.heads];
-            head = item % p.heads;
-            start = tile.x, end = tile.y, query = tile.z;
+        __device__ __forceinline__ Work(const AttentionParams& p, int4 item) {
+            start = item.x, end = item.y, query = item.z, head = item.w;
             int first = p.window > 0 ? max(start, query - p.window + 1) : start;
             low = (first - start) / KEYS, high = (min(query + QUERIES, end) - start + KEYS - 1) / KEYS;
         }
@@ -32,16 +31,18 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
 
     static __device__ __forceinline__ void produce(const HopperAttentionParams& p, unsigned base) {
         Ring<STAGES> ring;
-        int parity = 1, items = p.a.heads * p.a.n_tiles;
-        for (int round = 0, item; (item = item_of(round)) < items; round++) {
-            Work w(p.a, item);
+        Ring<QSTAGES> queries;
+        for (Items items(p.a); items.next();) {
+            Work w(p.a, items.item);
             int key_column = (p.a.heads + w.head / (p.a.heads / p.a.kv_heads)) * D;
             int value_column = key_column + p.a.kv_heads * D;
-            barrier_wait(base + FREE, parity);
-            parity ^= 1;
-            barrier_expect(base + FULL, 2 * TILE);
-            copy_tile<D, QUERIES>(base + Q, &p.qkv, w.head * D, w.query, base + FULL);
-            copy_tile<D, QUERIES>(base + DOUT, &p.dout, w.head * D, w.query, base + FULL);
+            const unsigned full = base + FULL + 8 * queries.stage, tile = queries.stage * TILE;
+            barrier_wait(base + FREE + 8 * queries.stage, queries.parity ^ 1);
+            barrier_expect(full, 3 * TILE);
+            copy_tile<D, QUERIES>(base + Q + tile, &p.qkv, w.head * D, w.query, full);
+            copy_tile<D, QUERIES>(base + DOUT + tile, &p.dout, w.head * D, w.query, full);
+            copy_tile<D, QUERIES>(base + OUT + tile, &p.out, w.head * D, w.query, full);
+            queries.next();
             for (int block = w.high - 1; block >= w.low; block--) {
                 int key = w.start + block * KEYS, at = ring.stage;
                 barrier_wait(base + K_FREE + 8 * at, ring.parity ^ 1);
@@ -55,23 +56,27 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
         }
     }
 
-    static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
+    static __device__ __forceinline__ void consume(const HopperAttentionParams& p, const char* shared, unsigned base, int group) {
         const Scores rule(p.a);
-        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.heads * p.a.n_tiles;
-        const unsigned q = base + Q + group * 64 * 128, dout = base + DOUT + group * 64 * 128;
+        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
         Ring<STAGES> ring;
-        int parity = 0;
-        for (int round = 0, item; (item = item_of(round)) < items; round++) {
-            Work w(p.a, item);
+        Ring<QSTAGES> queries;
+        for (Items items(p.a); items.next();) {
+            Work w(p.a, items.item);
             const int first = w.query + 64 * group + 16 * warp, mine = first + lane / 4;
-            const float2 stats[2] = {query_stat(p.a, w.head, mine, w.end), query_stat(p.a, w.head, mine + 8, w.end)};
-            auto stat = [&](int i) { return stats[i / 2 % 2]; };
+            const char* tiles = shared + queries.stage * TILE;
+            float2 stats[2];
             float s[KEYS / 2], ds[KEYS / 2], sums[D / 2];
             unsigned a[KEYS / 16][4];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
-            barrier_wait(base + FULL, parity);
-            parity ^= 1;
+            const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128, dout = q + DOUT - Q;
+            barrier_wait(base + FULL + 8 * queries.stage, queries.parity);
+#pragma unroll
+            for (int r = 0; r < 2; r++)
+                stats[r] = new_query_stat(p.a, w.head, mine + 8 * r, w.end,
+                                          row_dot<D, QUERIES>(tiles + OUT, tiles + DOUT, mine - w.query + 8 * r));
+            auto stat = [&](int i) { return stats[i / 2 % 2]; };
             int before = -1; // the stage whose keys the product in flight reads
             for (int block = w.high - 1; block >= w.low; block--) {
                 const int key = w.start + block * KEYS;
@@ -95,9 +100,14 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
                 if (LATE && before >= 0 && lane == 0) barrier_arrive(base + K_FREE + 8 * before);
                 if (crosses_edge(first, 16, key, KEYS, p.a.window)) mask_keys(s, mine, key, p.a.window);
                 probabilities(s, rule.factor, stat);
+                hold(s);
+                done_before_wait(fminf(s[KEYS / 2 - 1], s[KEYS / 4 - 1]));
                 wgmma_wait<0>();
                 hold(ds);
-                if (lane == 0) barrier_arrive(base + V_FREE + 8 * ring.stage);
+                if (lane == 0) {
+                    barrier_arrive(base + V_FREE + 8 * ring.stage);
+                    if (block == w.low) barrier_arrive(base + FREE + 8 * queries.stage);
+                }
                 score_gradients(s, ds, stat);
                 as_operands<KEYS>(a, ds);
                 hold(sums);
@@ -117,7 +127,7 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
                 hold(sums);
                 if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
             }
-            if (lane == 0) barrier_arrive(base + FREE);
+            queries.next();
             store_rows(p.a.dqkv + (long long)w.head * D, p.a.dqkv_row, first, w.end, sums, p.a.scale, p.a.scale);
         }
     }
@@ -125,8 +135,10 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
     static __device__ __forceinline__ void run(const HopperAttentionParams& p, char* shared) {
         const unsigned base = shared_address(shared);
         if (threadIdx.x == 0) {
-            barrier_start(base + FULL, 1);
-            barrier_start(base + FREE, 8);
+            for (int i = 0; i < QSTAGES; i++) {
+                barrier_start(base + FULL + 8 * i, 1);
+                barrier_start(base + FREE + 8 * i, 8);
+            }
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + K_FULL + 8 * i, 1);
                 barrier_start(base + V_FULL + 8 * i, 1);
@@ -137,16 +149,16 @@ template <int D, int KEYS, int STAGES, bool LATE> struct QueryGradients {
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<24>();
+            registers_down<32>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
             registers_up<240>();
-            consume(p, base, threadIdx.x / 128 - 1);
+            consume(p, shared, base, threadIdx.x / 128 - 1);
         }
     }
 };
 
-template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
+template <int D, int QUERIES, int STAGES> struct KeyGradients {
     static constexpr int KEYS = 128, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
     static constexpr int K = 0, V = TILE, Q = 2 * TILE, DOUT = Q + STAGES * BLOCK, STATS = DOUT + STAGES * BLOCK,
                          END = STATS + STAGES * QUERIES * 8;
@@ -156,11 +168,8 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
     struct Work {
         int end, key, last, kv_head, split, from, count; // blocks of queries [key, last), for each head from `from` on
 
-        __device__ __forceinline__ Work(const AttentionParams& p, int item) {
-            const int columns = p.kv_heads * p.splits;
-            int4 tile = p.tiles[item / columns];
-            end = tile.y, key = tile.z;
-            kv_head = item % columns / p.splits, split = item % p.splits;
+        __device__ __forceinline__ Work(const AttentionParams& p, int4 item) {
+            end = item.y, key = item.z, kv_head = item.w / p.splits, split = item.w % p.splits;
             Heads heads(p, kv_head, split);
             last = p.window > 0 ? min(end, key + KEYS - 1 + p.window) : end;
             from = heads.from, count = (last - key + QUERIES - 1) / QUERIES * (heads.to - heads.from);
@@ -170,9 +179,9 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
     // Thread 0 has the tiles copied; the threads of the second warp bring the queries' statistics.
     static __device__ __forceinline__ void produce(const HopperAttentionParams& p, char* shared, unsigned base) {
         Ring<STAGES> ring;
-        int parity = 1, items = p.a.kv_heads * p.a.splits * p.a.n_tiles;
-        for (int round = 0, item; (item = item_of(round)) < items; round++) {
-            Work w(p.a, item);
+        int parity = 1;
+        for (Items items(p.a); items.next();) {
+            Work w(p.a, items.item);
             if (threadIdx.x == 0) {
                 int column = (p.a.heads + w.kv_head) * D;
                 barrier_wait(base + KV_FREE, parity);
@@ -203,12 +212,12 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
 
     static __device__ __forceinline__ void consume(const HopperAttentionParams& p, char* shared, unsigned base, int group) {
         const Scores rule(p.a);
-        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, items = p.a.kv_heads * p.a.splits * p.a.n_tiles;
+        const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
         const unsigned k = base + K + group * 64 * 128, v = base + V + group * 64 * 128;
         Ring<STAGES> ring;
         int parity = 0;
-        for (int round = 0, item; (item = item_of(round)) < items; round++) {
-            Work w(p.a, item);
+        for (Items items(p.a); items.next();) {
+            Work w(p.a, items.item);
             const int first = w.key + 64 * group + 16 * warp, mine = first + lane / 4;
             float s[QUERIES / 2], ds[QUERIES / 2], dk[D / 2], dv[D / 2];
             unsigned a[QUERIES / 16][4], da[QUERIES / 16][4];
@@ -216,9 +225,15 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
             for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0.f;
             barrier_wait(base + KV_FULL, parity);
             parity ^= 1;
-            int before = -1; // the stage that the products in flight read
             for (int i = 0, query = w.key; i < w.count; i++) {
                 const unsigned q = base + Q + ring.stage * BLOCK, dout = base + DOUT + ring.stage * BLOCK;
+                if (query + QUERIES <= w.key + 64 * group) { // none sees a key of this warpgroup
+                    barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
+                    if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
+                    query = query + QUERIES < w.last ? query + QUERIES : w.key;
+                    ring.next();
+                    continue;
+                }
                 const float4* columns = (const float4*)(shared + STATS) + (ring.stage * QUERIES / 2 + lane % 4);
                 auto stat = [&](int i) {
                     float4 both = columns[4 * (i / 4)];
@@ -239,7 +254,6 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
                     hold(ds);
                     cap_backward(rule, s, ds, stat);
                 }
-                if (LATE && before >= 0 && lane == 0) barrier_arrive(base + FREE + 8 * before);
                 if (crosses_edge(query, QUERIES, first, 16, p.a.window)) mask_queries(s, mine, query, p.a.window);
                 query = query + QUERIES < w.last ? query + QUERIES : w.key;
                 probabilities(s, rule.factor, stat);
@@ -250,26 +264,16 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
                 wgmma_commit();
                 wgmma_wait<1>();
                 hold(ds);
-                score_gradients(s, ds, stat);
-                as_operands<QUERIES>(da, ds);
+                packed_gradients<QUERIES>(da, a, ds, stat);
                 hold(dk);
                 wgmma_fence();
                 product<D, QUERIES>(dk, da, q);
                 wgmma_commit();
-                before = ring.stage;
-                ring.next();
-                if (!LATE) {
-                    wgmma_wait<0>();
-                    hold(dk);
-                    hold(dv);
-                    if (lane == 0) barrier_arrive(base + FREE + 8 * before);
-                }
-            }
-            if (LATE) {
                 wgmma_wait<0>();
                 hold(dk);
                 hold(dv);
-                if (before >= 0 && lane == 0) barrier_arrive(base + FREE + 8 * before);
+                if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
+                ring.next();
             }
             if (lane == 0) barrier_arrive(base + KV_FREE);
             const long long row = 2 * p.a.kv_heads * D, key_column = (long long)(p.a.heads + w.kv_head) * D;
@@ -298,7 +302,7 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<24>();
+            registers_down<32>();
             if (threadIdx.x == 0 || threadIdx.x / 32 == 1) produce(p, shared, base);
         } else {
             registers_up<240>();
@@ -307,18 +311,18 @@ template <int D, int QUERIES, int STAGES, bool LATE> struct KeyGradients {
     }
 };
 
-#define BACKWARD(D, KEYS, QUERIES, STAGES, LATE)                                                         \
+#define BACKWARD(D, QSTAGES, QUERIES, STAGES)                                                         \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
         extern __shared__ __align__(1024) char shared[];                                           \
-        QueryGradients<D, KEYS, 2, LATE>::run(p, shared);                                                \
+        QueryGradients<D, 128, 2, QSTAGES, D == 64>::run(p, shared);                                                \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
         extern __shared__ __align__(1024) char shared[];                                           \
-        KeyGradients<D, QUERIES, STAGES, LATE>::run(p, shared);                                          \
+        KeyGradients<D, QUERIES, STAGES>::run(p, shared);                                          \
     }
 
-BACKWARD(64, 128, 64, 3, true)
-BACKWARD(128, 128, 64, 3, false)
+BACKWARD(64, 2, 128, 2)
+BACKWARD(128, 1, 64, 3)
 #endif

@@ -8,13 +8,34 @@
 #include "attention_math.cuh"
 #include "ptx_hopper.cuh"
 
-// In Rust #[repr(C, align(64))]: two CUtensorMap, then AttentionParams; 384 bytes. Both maps: bf16, rank 2,
-// sizes (columns, tokens), stride row * 2 bytes, box (64, 64), no interleave, SWIZZLE_128B, L2_PROMOTION_256B, NaN
-// fill off. The columns of `qkv` are (heads + 2 kv_heads) D, those of `dout` heads D.
+// In Rust #[repr(C, align(64))]: three CUtensorMap, then AttentionParams; 512 bytes. All maps: bf16, rank 2, sizes
+// (columns, tokens), stride row * 2 bytes, box (64, 64), no interleave, SWIZZLE_128B, L2_PROMOTION_256B, NaN fill off.
+// The columns of `qkv` are (heads + 2 kv_heads) D, those of `dout` and `out` heads D.
+//
+// `tiles` is the work of each block, laid out by the host: block b does tiles[b], tiles[b + blocks], ... up to n_tiles
+// or the first whose column is -1. Which items go to which block decides how evenly they end: give the heaviest item
+// left to the block with the least so far. An item's column is a query head, or for dk and dv kv_head * splits + split.
 struct HopperAttentionParams {
     TensorMap qkv;
-    TensorMap dout; // backward only
+    TensorMap dout, out; // backward only
     AttentionParams a;
+};
+
+// The items of this block.
+struct Items {
+    const AttentionParams& p;
+    int at;
+    int4 item;
+
+    __device__ __forceinline__ explicit Items(const AttentionParams& p) : p(p), at(blockIdx.x) {}
+    __device__ __forceinline__ bool next() {
+        if (at >= p.n_tiles) return false;
+        item = p.tiles[at];
+        at += gridDim.x;
+        return item.w >= 0;
+    }
+    // The item once more, from memory.
+    __device__ __forceinline__ int4 again() const { return p.tiles[at - gridDim.x]; }
 };
 
 constexpr int PANEL = 64;      // columns of a panel
@@ -46,6 +67,17 @@ __device__ __forceinline__ Tile describe(unsigned address, int panels) {
 }
 
 
+// The dot product of row `row` of two tiles of D columns and ROWS rows, for the four threads of one lane / 4 together.
+template <int D, int ROWS> __device__ __forceinline__ float row_dot(const char* x, const char* y, int row) {
+    float sum = 0.f;
+#pragma unroll
+    for (int c = threadIdx.x % 4; c < D / 8; c += 4) {
+        int at = c / 8 * ROWS * 128 + row * 128 + (c % 8 ^ row % 8) * 16;
+        sum += dot8(*(const uint4*)(x + at), *(const uint4*)(y + at));
+    }
+    return quad_sum(sum);
+}
+
 // d = a b^T over D columns: 64 rows of the tile at `a`, N rows of the tile at `b`. AROWS, BROWS: rows of a whole panel.
 template <int D, int N, int AROWS, int BROWS>
 __device__ __forceinline__ void product_transposed(float (&d)[N / 2], unsigned a, unsigned b) {
@@ -68,7 +100,16 @@ template <int N> __device__ __forceinline__ void as_operands(unsigned (&a)[N / 1
     for (int k = 0; k < N / 16; k++) as_operand(a[k], s, k);
 }
 
-// Item `round` of this block: rounds go forth and back over the blocks, so that no block has the heaviest of each.
-__device__ __forceinline__ int item_of(int round) {
-    return round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);
+// score_gradients from probabilities that are operands already (bf16), straight to operands: their floats' registers
+// are free by then.
+template <int N, class Stat>
+__device__ __forceinline__ void packed_gradients(unsigned (&da)[N / 16][4], const unsigned (&a)[N / 16][4],
+                                                 const float (&ds)[N / 2], Stat stat) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++)
+#pragma unroll
+        for (int h = 0; h < 4; h++) {
+            const int i = 8 * k + 2 * h;
+            da[k][h] = pack(low_half(a[k][h]) * (ds[i] - stat(i).y), high_half(a[k][h]) * (ds[i + 1] - stat(i + 1).y));
+        }
 }

@@ -14,10 +14,10 @@ struct AttentionParams {
     bf16* out;         // [tokens, out_row]: `heads` of D
     float* lse;        // [heads, tokens]: natural logarithm of the softmax denominator
     const bf16* dout;  // [tokens, dout_row]
-    float* delta;      // [heads, tokens]: dot product of dout and out, written by attention_delta
+    float* delta;      // [heads, tokens]: dot products of dout and out; attention_dq writes them, attention_dkv reads
     bf16* dqkv;        // [tokens, dqkv_row], laid out like qkv
     float* partial;    // splits > 1: [splits, tokens, 2 * kv_heads * D], sums of dk and dv over a part of a group
-    const int4* tiles; // (first token of the sequence, its end, first token of the tile, 0), the heaviest first
+    const int4* tiles; // (first token of the sequence, its end, first token of the tile, column), see each kernel
     long long qkv_row, out_row, dout_row, dqkv_row; // elements from one token to the next, multiples of 8
     int tokens, heads, kv_heads, n_tiles;
     int window;        // query i sees keys j with i - window < j <= i; 0: all j <= i
@@ -173,6 +173,20 @@ __device__ __forceinline__ float2 query_stat(const AttentionParams& p, int head,
     if (query >= end) return make_float2(INFINITY_F, 0.f);
     long long at = (long long)head * p.tokens + query;
     return make_float2(p.lse[at] * LOG2_E, p.delta[at]);
+}
+
+__device__ __forceinline__ float dot8(uint4 x, uint4 y) {
+    return low_half(x.x) * low_half(y.x) + high_half(x.x) * high_half(y.x) + low_half(x.y) * low_half(y.y) +
+           high_half(x.y) * high_half(y.y) + low_half(x.z) * low_half(y.z) + high_half(x.z) * high_half(y.z) +
+           low_half(x.w) * low_half(y.w) + high_half(x.w) * high_half(y.w);
+}
+
+// The same from a delta just computed, which it writes down.
+__device__ __forceinline__ float2 new_query_stat(const AttentionParams& p, int head, int query, int end, float delta) {
+    if (query >= end) return make_float2(INFINITY_F, 0.f);
+    long long at = (long long)head * p.tokens + query;
+    if (threadIdx.x % 4 == 0) p.delta[at] = delta;
+    return make_float2(p.lse[at] * LOG2_E, delta);
 }
 
 // The query heads [from, to) whose gradients one item of dk and dv sums: part `split` of `splits` of a group.

@@ -16,8 +16,8 @@
 //   nf4_quantize_absmax(const f32 *max, u64 blocks, const f32 *offset,
 //                       const f32 *code, u8 *absmax, f32 *nested)                  ceil(blocks / 256) x 256
 //   nf4_dequantize_bf16(const u8 *packed, const void *absmax, const f32 *nested, const f32 *offset,
-//                       const f32 *code, bf16 *out, u32 rows, u32 cols, u64 ld)    ceil(rows * cols / 16384) x 256
-// nf4_dequantize_bf16 with nested = null takes absmax as f32[n/64], not quantized a second time.
+//                       const f32 *code, bf16 *out, u32 rows, u32 cols, u64 ld)    ceil(rows * cols / 8192) x 256
+// nf4_dequantize_bf16 runs right on any grid. With nested = null it takes absmax as f32[n/64], not quantized again.
 // ld, out's row stride in elements, is a multiple of 8 and at least cols; what lies between rows is left alone.
 #include "quant8.cuh"
 #include <cuda_bf16.h>
@@ -26,11 +26,11 @@ namespace {
 
 constexpr uint32_t THREADS = 256;
 constexpr uint32_t GROUP = 8;                     // weights a thread holds at a time: 16 bytes of bf16
-constexpr uint32_t ROUNDS = 8;                    // groups a thread dequantizes
+constexpr uint32_t ROUNDS = 4;                    // groups a thread dequantizes
 constexpr uint32_t LANES = 64 / GROUP;            // threads that share a block of 64
 constexpr uint32_t TILE = THREADS * ROUNDS;       // groups a CTA dequantizes
-constexpr uint32_t BLOCKS = TILE * GROUP / 64;    // 256: one nested scale a CTA
-static_assert(BLOCKS == THREADS, "a thread dequantizes one block's absmax");
+constexpr uint32_t BLOCKS = TILE * GROUP / 64;    // 128
+static_assert(BLOCKS <= THREADS && 256 % BLOCKS == 0, "a thread takes one block's absmax, a CTA one nested scale");
 
 // The normal distribution's quantiles of QLoRA (Dettmers et al. 2023, appendix E), and the midpoints between them.
 __device__ const float NF4[16] = {-1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -154,8 +154,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         nested[blockIdx.x] = top;
 }
 
-// A CTA writes 256 blocks of 64 weights. Threads side by side write 16 bytes each, side by side.
-extern "C" __global__ void __launch_bounds__(THREADS)
+// A CTA writes 128 blocks of 64 weights at a time. Threads side by side write 16 bytes each, side by side.
+extern "C" __global__ void __launch_bounds__(THREADS, 8)
     nf4_dequantize_bf16(const uint8_t *packed, const void *absmax, const float *nested, const float *offset,
                         const float *code, __nv_bfloat16 *out, uint32_t rows, uint32_t cols, uint64_t ld) {
     __shared__ float values[16];
@@ -163,41 +163,39 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const uint32_t t = threadIdx.x;
     const uint32_t row_groups = cols / GROUP;
     const uint64_t groups = uint64_t(rows) * row_groups;
-    const uint64_t first = uint64_t(blockIdx.x) * TILE + t;
-
-    // All reads go out before anything waits.
-    uint32_t words[ROUNDS];
-#pragma unroll
-    for (uint32_t k = 0; k < ROUNDS; k++) {
-        const uint64_t group = first + k * THREADS;
-        words[k] = group < groups ? __ldcs(reinterpret_cast<const uint32_t *>(packed) + group) : 0;
-    }
-    const uint64_t block = uint64_t(blockIdx.x) * BLOCKS + t;
-    if (block * LANES < groups)
-        scales[t] = nested ? __fadd_rn(__fmul_rn(code[static_cast<const uint8_t *>(absmax)[block]],
-                                                 nested[blockIdx.x]), *offset)
-                           : static_cast<const float *>(absmax)[block];
     if (t < 16)
         values[t] = NF4[t];
-    __syncthreads();
-
-    // Rows and columns in units of 8 weights; row * row_groups stays below 2^32 for every group of a u32 matrix
-    // that fits a card, so the division is 32 bits wide.
+    for (uint64_t tile = blockIdx.x; tile * TILE < groups; tile += gridDim.x) {
+        // All reads go out before anything waits.
+        uint32_t words[ROUNDS];
 #pragma unroll
-    for (uint32_t k = 0; k < ROUNDS; k++) {
-        const uint64_t group = first + k * THREADS;
-        if (group >= groups)
-            break;
-        const uint32_t row = uint32_t(group) / row_groups;
-        const uint32_t col = uint32_t(group) - row * row_groups;
-        const float scale = scales[t / LANES + k * (THREADS / LANES)];
-        uint32_t pairs[4];
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t byte = words[k] >> (8 * i);
-            pairs[i] = pack2(__fmul_rn(values[(byte >> 4) & 15], scale), __fmul_rn(values[byte & 15], scale));
+        for (uint32_t k = 0; k < ROUNDS; k++) {
+            const uint64_t group = tile * TILE + k * THREADS + t;
+            words[k] = group < groups ? __ldcs(reinterpret_cast<const uint32_t *>(packed) + group) : 0;
         }
-        *reinterpret_cast<uint4 *>(out + row * ld + uint64_t(col) * GROUP) =
-            make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        const uint64_t block = tile * BLOCKS + t;
+        if (t < BLOCKS && block * LANES < groups)
+            scales[t] = nested ? __fadd_rn(__fmul_rn(code[static_cast<const uint8_t *>(absmax)[block]],
+                                                     nested[block / 256]), *offset)
+                               : static_cast<const float *>(absmax)[block];
+        __syncthreads();
+#pragma unroll
+        for (uint32_t k = 0; k < ROUNDS; k++) {
+            const uint64_t group = tile * TILE + k * THREADS + t;
+            if (group < groups) {
+                const uint32_t row = uint32_t(group) / row_groups; // groups stay below 2^32: 34 billion weights
+                const uint32_t col = uint32_t(group) - row * row_groups;
+                const float scale = scales[t / LANES + k * (THREADS / LANES)];
+                uint32_t pairs[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const uint32_t byte = words[k] >> (8 * i);
+                    pairs[i] = pack2(__fmul_rn(values[(byte >> 4) & 15], scale), __fmul_rn(values[byte & 15], scale));
+                }
+                *reinterpret_cast<uint4 *>(out + row * ld + uint64_t(col) * GROUP) =
+                    make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+            }
+        }
+        __syncthreads(); // scales is read
     }
 }

@@ -60,10 +60,17 @@ template <int PENDING> __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(PENDING) : "memory");
 }
 
-// Accumulators may be read from here on, not before: the compiler does not see the wait otherwise.
+// Keeps values on their side of a wait. Accumulators may be read from here on, not before; what is computed before it
+// is not put off until after. The compiler does not see either otherwise.
 template <int N> __device__ __forceinline__ void hold(float (&d)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// The assembler moves a wait up over arithmetic that was meant to run while it waits, but not over a branch that needs
+// the arithmetic's result: here one never taken, as x is not negative.
+__device__ __forceinline__ void done_before_wait(float x) {
+    if (x < 0.f) asm volatile("nanosleep.u32 0;");
 }
 
 // d = a b^T (+ d if `add`): a [64, 16], b [N, 16], both with the summed columns contiguous.
