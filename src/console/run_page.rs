@@ -144,8 +144,10 @@ pub struct RecipePane {
     pub written: BTreeMap<String, String>,
     /// What the text says; the last readable state while it is wrong.
     pub values: Option<Recipe>,
-    /// What it said when the run started or the recipe was opened.
-    pub original_values: Option<Recipe>,
+    /// The same as texts, by key: every frame shows them.
+    pub texts: BTreeMap<&'static str, String>,
+    /// What they were when the run started or the recipe was opened.
+    pub original: BTreeMap<&'static str, String>,
     /// What is wrong with the text, one line each.
     pub problems: Vec<String>,
     /// Edits made here: the key and its value before, for undo. `None`: it was not in the text.
@@ -184,7 +186,7 @@ impl RecipePane {
     pub fn of(text: String) -> Self {
         let mut pane = Self { text, ..Self::default() };
         pane.read();
-        pane.original_values.clone_from(&pane.values);
+        pane.original.clone_from(&pane.texts);
         pane
     }
 
@@ -193,6 +195,7 @@ impl RecipePane {
         self.written = written(&self.text);
         match recipe::examine(&self.text, "recipe.toml", &[]) {
             Ok(loaded) => {
+                self.texts = recipe::all(&loaded.recipe);
                 self.values = Some(loaded.recipe);
                 self.problems.clear();
             }
