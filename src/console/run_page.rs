@@ -247,7 +247,8 @@ impl RunPage {
     pub fn take(&mut self, event: &Event) {
         self.run.fold(event);
         match &event.body {
-            Body::Start(s) if !s.run_name.is_empty() => self.name.clone_from(&s.run_name),
+            // A folder's name is what commands call a run; a branch has its origin's run_name.
+            Body::Start(s) if self.name.is_empty() => self.name.clone_from(&s.run_name),
             Body::Change(c) => {
                 if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
                     self.recipe.text = text;

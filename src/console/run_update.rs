@@ -142,7 +142,7 @@ fn pause(m: &mut Model) -> Vec<Effect> {
 
 fn stop(m: &mut Model) -> Vec<Effect> {
     let Some(page) = m.run.as_ref().filter(|p| reachable(p)) else { return tell(m, Command::Stop, "") };
-    let question = format!("Stop {} at step {}, with a checkpoint to resume from?", page.name, page.run.step_number());
+    let question = format!("Stop {} now, with a checkpoint to resume from?", page.name);
     m.confirm = Some(Confirm { question, effect: Effect::Send(Command::Stop) });
     Vec::new()
 }

@@ -97,7 +97,7 @@ fn stopping_asks_and_only_y_means_yes() {
     {
         assert_eq!(press(&mut training(), keys), effects, "{keys}");
     }
-    assert!(see(&after(training(), "S")).contains("Stop qwen7b-support at step 412"));
+    assert!(see(&after(training(), "S")).contains("Stop qwen7b-support now, with a checkpoint"));
 }
 
 #[test]
@@ -313,6 +313,22 @@ fn b_branches_from_the_checkpoint_before_the_cursor() {
     m.run.as_mut().unwrap().chart.cursor = Some(250);
     assert!(press(&mut m, "b").is_empty() && m.confirm.is_none());
     assert!(m.notice.unwrap().text.contains("is left to branch from"));
+}
+
+#[test]
+fn a_branch_goes_by_its_folder_s_name_as_commands_do() {
+    let mut m = Model::new(Theme::ansi(), 160, 48, fixture::BEGAN);
+    let opened = Message::Opened {
+        run: fixture::folder(),
+        name: "qwen7b-support-from-300".into(),
+        recipe: fixture::RECIPE.into(),
+        live: true,
+    };
+    update(&mut m, opened);
+    update(&mut m, Message::Events { run: fixture::folder(), events: fixture::support(310) });
+    assert!(see(&m).starts_with(" qwen7b-support-from-300"), "{}", see(&m));
+    let line = "qwen7b-support-from-300 goes on · finetop attach · finetop stop".to_string();
+    assert_eq!(press(&mut m, "q"), [Effect::Quit { line: Some(line) }]);
 }
 
 /// The demo with its finding open, ended in some way.
