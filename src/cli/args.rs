@@ -32,6 +32,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Check a recipe, its data and its masks without training
     Check(CheckArgs),
+    /// Say what memory a recipe needs, by component, and the largest batch and sequence that fit
+    Plan(PlanArgs),
     /// Measure loss and perplexity on held-out rows
     Eval(EvalArgs),
     /// Talk to a run, an adapter or a model
@@ -48,6 +50,8 @@ pub enum Command {
     Rm(RmArgs),
     /// Print one frame of the console as text
     Snapshot(SnapshotArgs),
+    /// Print the settings that hold, and where each comes from
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -95,6 +99,35 @@ pub struct CheckArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A recipe's path, or `demo`
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: String,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Memory to fit into, as 24GiB; without it what is free here
+    #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
+    pub vram: Option<u64>,
+    /// Print the plan as JSON, in bytes
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// A recipe's path, or `demo`: its values too
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<String>,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, requires = "recipe")]
+    pub set: Vec<(String, String)>,
+    /// Print it as JSON
     #[arg(long)]
     pub json: bool,
 }

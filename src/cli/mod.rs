@@ -8,9 +8,11 @@ pub mod bench;
 pub mod chat;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod console;
 pub mod eval;
 pub mod output;
+pub mod plan;
 pub mod rm;
 pub mod runs;
 pub mod snapshot;
@@ -65,6 +67,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Bench(args) => bench::run(&args),
