@@ -112,7 +112,11 @@ pub(super) fn rotary(c: &Config) -> Rotary {
     Rotary::new(c.head_dim, c.rope_theta, scaling)
 }
 
-fn check(c: &Config, tuning: &Tuning) -> Result<()> {
+/// Whether a card can do this model and this tuning.
+///
+/// # Errors
+/// What it cannot.
+pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
     if !HEAD_SIZES.contains(&c.head_dim) {
         return refuse(format!("head_dim = {}: the card's attention has {HEAD_SIZES:?}", c.head_dim));

@@ -32,7 +32,7 @@ use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 
 pub use self::decode::CudaCache;
-pub use self::load::{Options, Origin, Precision};
+pub use self::load::{Options, Origin, Precision, check};
 
 /// Names of components in the ledger, with those of [`workspace`].
 const WEIGHTS: &str = "weights";
@@ -130,6 +130,29 @@ impl CudaLlama {
         self.space.borrow().as_ref().map(|(w, _)| w.plan.clone())
     }
 
+    /// Bytes by component that training on batches of `tokens` will hold.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn predict(&self, tokens: usize) -> Result<Vec<(&'static str, u64)>> {
+        let mut all: Vec<_> = self.gpu.ledger().now().into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+        if self.space.borrow().is_none() {
+            let plan = self.lay_out(tokens.next_multiple_of(256))?;
+            all.push((workspace::ACTIVATIONS, plan.activations(&self.sizes) as u64));
+            all.push((workspace::WORKSPACE, plan.workspace(&self.sizes) as u64));
+        }
+        Ok(all)
+    }
+
+    /// The plan for batches of `tokens`, in the room that there is now.
+    fn lay_out(&self, tokens: usize) -> Result<Plan> {
+        // What others hold of the card is not ours to plan with; a twentieth is left for the allocator's rounding.
+        let free = self.gpu.free_memory()? / 20 * 19;
+        let room = free.min(self.cap.saturating_sub(self.gpu.ledger().total()));
+        let splits = self.attention().splits(&self.gpu, tokens);
+        Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)
+    }
+
     fn work(&self, adapter: bool) -> Work<'_> {
         Work {
             gpu: &self.gpu,
@@ -165,11 +188,7 @@ impl CudaLlama {
         self.gpu.wait()?;
         // A little more than asked, so that batches of varying length do not lay out anew each time.
         let tokens = tokens.next_multiple_of(256);
-        // What others hold of the card is not ours to plan with; a twentieth is left for the allocator's rounding.
-        let free = self.gpu.free_memory()? / 20 * 19;
-        let room = free.min(self.cap.saturating_sub(self.gpu.ledger().total()));
-        let splits = self.attention().splits(&self.gpu, tokens);
-        let plan = Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)?;
+        let plan = self.lay_out(tokens)?;
         let offload = match plan.offload {
             true => Some(Offload::new(&self.gpu, self.sizes.layers, self.sizes.input(tokens))?),
             false => None,

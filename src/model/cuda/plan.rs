@@ -117,11 +117,22 @@ impl Sizes {
 impl Plan {
     /// Bytes on the card besides weights and what trains.
     pub fn bytes(&self, s: &Sizes) -> usize {
+        self.activations(s) + self.workspace(s)
+    }
+
+    /// Bytes of what is kept for the way back.
+    pub fn activations(&self, s: &Sizes) -> usize {
         let t = self.tokens;
         let inputs = if self.offload { RING.min(s.layers + 1) } else { s.layers + 1 };
         let kept: usize = self.keep.iter().map(|k| s.kept(*k, t)).sum();
-        let passing = if self.keep.contains(&Keep::Input) { s.passing(t) } else { s.passing(t) - s.kept(Keep::Attention, t) };
-        inputs * s.input(t) + s.layers * s.adapted(t) + kept + passing + s.shared(t, self.tile, self.logits, self.splits)
+        inputs * s.input(t) + s.layers * s.adapted(t) + kept
+    }
+
+    /// Bytes of what every layer works with in turn.
+    pub fn workspace(&self, s: &Sizes) -> usize {
+        let t = self.tokens;
+        let attention = if self.keep.contains(&Keep::Input) { 0 } else { s.kept(Keep::Attention, t) };
+        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits)
     }
 
     /// Relative time of a step: multiplications of a block as 1 each for the pass forward and the one back.

@@ -45,6 +45,11 @@ impl Ledger {
         self.total = self.total.saturating_sub(bytes);
     }
 
+    /// Bytes held now, by component.
+    pub fn now(&self) -> Vec<(&'static str, u64)> {
+        self.now.iter().map(|(name, bytes)| (*name, *bytes)).collect()
+    }
+
     /// Bytes held now.
     pub fn total(&self) -> u64 {
         self.total
