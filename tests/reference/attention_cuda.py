@@ -16,11 +16,11 @@ import sys
 import torch
 
 LIMIT = 1e-2
-# What the Hopper kernels are built with: (warpgroups, stages of keys and values, of queries), (stages of keys and
-# values, of queries), (queries at a time, stages).
+# What the Hopper kernels are built with: (warpgroups, stages of keys and values, of queries), (warpgroups, keys at a
+# time, stages of these, of queries), (warpgroups, queries at a time, stages of these).
 HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
-HOPPER_DQ = {64: (2, 2), 128: (2, 1)}
-HOPPER_DKV = {64: (128, 2), 128: (64, 3)}
+HOPPER_DQ = {64: (2, 128, 2, 2), 128: (2, 128, 2, 1)}
+HOPPER_DKV = {64: (2, 128, 2), 128: (2, 64, 3)}
 DECODE_WARPS = 8
 HEAD_SIZES = (64, 80, 96, 128, 256)
 HOPPER_SIZES = (64, 128)
@@ -197,20 +197,23 @@ class Run:
 
         def make_dq():
             if kind:
-                tiles, grid = self.items(128, s.heads, lambda t, c: s.keys_seen(t, 128) + 128)
-                stages, more = HOPPER_DQ[d]
-                shared = (384 * more + 256 * stages) * d * 2 + 16 * more + 32 * stages
-                return f"attention_dq_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+                groups, keys, stages, more = HOPPER_DQ[d]
+                size = 64 * groups
+                tiles, grid = self.items(size, s.heads, lambda t, c: s.keys_seen(t, size) + 128)
+                shared = (3 * size * more + 2 * keys * stages) * d * 2 + 16 * more + 32 * stages
+                return f"attention_dq_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.keys_seen)
             shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
             return f"attention_dq_{d}", (s.heads, len(tiles), 1), 128, shared, self.params(tiles, False), tiles
 
         def make_dkv():
             if kind:
-                tiles, grid = self.items(128, columns, lambda t, c: s.queries_seeing(t, 128) * s.group_heads(c, self.splits) + 256)
-                queries, stages = HOPPER_DKV[d]
-                shared = (256 + 2 * stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
-                return f"attention_dkv_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+                groups, queries, stages = HOPPER_DKV[d]
+                size = 64 * groups
+                tiles, grid = self.items(
+                    size, columns, lambda t, c: s.queries_seeing(t, size) * s.group_heads(c, self.splits) + 256)
+                shared = 2 * (size + stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
+                return f"attention_dkv_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.queries_seeing)
             queries = {64: 64, 256: 16}.get(d, 32)
             return (f"attention_dkv_{d}", (columns, len(tiles), 2 if d == 256 else 1), 128,

@@ -13,8 +13,8 @@
 #include "attention_tile.cuh"
 
 // LATE: the last product of a block of keys runs on under the first of the next, if registers allow.
-template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
-    static constexpr int QUERIES = 128, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
+    static constexpr int QUERIES = 64 * GROUPS, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
     static constexpr int Q = 0, DOUT = QSTAGES * TILE, OUT = 2 * QSTAGES * TILE, K = 3 * QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     static constexpr int FULL = END, FREE = FULL + 8 * QSTAGES, K_FULL = FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
@@ -80,6 +80,17 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
             int before = -1; // the stage whose keys the product in flight reads
             for (int block = w.high - 1; block >= w.low; block--) {
                 const int key = w.start + block * KEYS;
+                if (key > w.query + 64 * group + 63 || w.query + 64 * group >= w.end) { // no query here sees a key
+                    barrier_wait(base + K_FULL + 8 * ring.stage, ring.parity);
+                    barrier_wait(base + V_FULL + 8 * ring.stage, ring.parity);
+                    if (lane == 0) {
+                        barrier_arrive(base + K_FREE + 8 * ring.stage);
+                        barrier_arrive(base + V_FREE + 8 * ring.stage);
+                        if (block == w.low) barrier_arrive(base + FREE + 8 * queries.stage);
+                    }
+                    ring.next();
+                    continue;
+                }
                 barrier_wait(base + K_FULL + 8 * ring.stage, ring.parity);
                 wgmma_fence();
                 product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + ring.stage * BLOCK);
@@ -125,7 +136,7 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
             if (LATE) {
                 wgmma_wait<0>();
                 hold(sums);
-                if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
+                if (before >= 0 && lane == 0) barrier_arrive(base + K_FREE + 8 * before);
             }
             queries.next();
             store_rows(p.a.dqkv + (long long)w.head * D, p.a.dqkv_row, first, w.end, sums, p.a.scale, p.a.scale);
@@ -137,13 +148,13 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
         if (threadIdx.x == 0) {
             for (int i = 0; i < QSTAGES; i++) {
                 barrier_start(base + FULL + 8 * i, 1);
-                barrier_start(base + FREE + 8 * i, 8);
+                barrier_start(base + FREE + 8 * i, 4 * GROUPS);
             }
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + K_FULL + 8 * i, 1);
                 barrier_start(base + V_FULL + 8 * i, 1);
-                barrier_start(base + K_FREE + 8 * i, 8);
-                barrier_start(base + V_FREE + 8 * i, 8);
+                barrier_start(base + K_FREE + 8 * i, 4 * GROUPS);
+                barrier_start(base + V_FREE + 8 * i, 4 * GROUPS);
             }
             barriers_started();
         }
@@ -152,14 +163,14 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
             registers_down<32>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
-            registers_up<240>();
+            registers_up<GROUPS == 2 ? 240 : 160>();
             consume(p, shared, base, threadIdx.x / 128 - 1);
         }
     }
 };
 
-template <int D, int QUERIES, int STAGES> struct KeyGradients {
-    static constexpr int KEYS = 128, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
+template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
+    static constexpr int KEYS = 64 * GROUPS, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
     static constexpr int K = 0, V = TILE, Q = 2 * TILE, DOUT = Q + STAGES * BLOCK, STATS = DOUT + STAGES * BLOCK,
                          END = STATS + STAGES * QUERIES * 8;
     static constexpr int KV_FULL = END, KV_FREE = END + 8, FULL = END + 16, FREE = FULL + 8 * STAGES,
@@ -227,7 +238,7 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
             parity ^= 1;
             for (int i = 0, query = w.key; i < w.count; i++) {
                 const unsigned q = base + Q + ring.stage * BLOCK, dout = base + DOUT + ring.stage * BLOCK;
-                if (query + QUERIES <= w.key + 64 * group) { // none sees a key of this warpgroup
+                if (query + QUERIES <= w.key + 64 * group || w.key + 64 * group >= w.end) { // none sees a key of these 64
                     barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
                     if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
                     query = query + QUERIES < w.last ? query + QUERIES : w.key;
@@ -293,10 +304,10 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
         const unsigned base = shared_address(shared);
         if (threadIdx.x == 0) {
             barrier_start(base + KV_FULL, 1);
-            barrier_start(base + KV_FREE, 8);
+            barrier_start(base + KV_FREE, 4 * GROUPS);
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + FULL + 8 * i, 1 + 32);
-                barrier_start(base + FREE + 8 * i, 8);
+                barrier_start(base + FREE + 8 * i, 4 * GROUPS);
             }
             barriers_started();
         }
@@ -305,24 +316,24 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
             registers_down<32>();
             if (threadIdx.x == 0 || threadIdx.x / 32 == 1) produce(p, shared, base);
         } else {
-            registers_up<240>();
+            registers_up<GROUPS == 2 ? 240 : 160>();
             consume(p, shared, base, threadIdx.x / 128 - 1);
         }
     }
 };
 
-#define BACKWARD(D, QSTAGES, QUERIES, STAGES)                                                         \
-    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
+#define BACKWARD(D, QUERY_GROUPS, AT_A_TIME, LATE, KEY_GROUPS, QUERIES, STAGES)                    \
+    extern "C" __global__ void __launch_bounds__(128 * (QUERY_GROUPS + 1), 1)                      \
         attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
         extern __shared__ __align__(1024) char shared[];                                           \
-        QueryGradients<D, 128, 2, QSTAGES, D == 64>::run(p, shared);                                                \
+        QueryGradients<D, QUERY_GROUPS, AT_A_TIME, 2, D == 64 ? 2 : 1, LATE>::run(p, shared);      \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
+    extern "C" __global__ void __launch_bounds__(128 * (KEY_GROUPS + 1), 1)                        \
         attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
         extern __shared__ __align__(1024) char shared[];                                           \
-        KeyGradients<D, QUERIES, STAGES>::run(p, shared);                                          \
+        KeyGradients<D, KEY_GROUPS, QUERIES, STAGES>::run(p, shared);                              \
     }
 
-BACKWARD(64, 2, 128, 2)
-BACKWARD(128, 1, 64, 3)
+BACKWARD(64, 2, 128, true, 2, 128, 2)
+BACKWARD(128, 2, 128, false, 2, 64, 3)
 #endif

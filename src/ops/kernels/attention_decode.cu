@@ -143,9 +143,14 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
         unsigned k[KEYS / 8][D / 8], v[KEYS / 4][D / 16];
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) summed<D>(k[j], keys + min(key + 8 * j + part, to - 1) * p.cache_row);
+        auto load_values = [&] {
 #pragma unroll
-        for (int j = 0; j < KEYS / 4; j++)
-            spread<D>(v[j], values + min(key + j / 4 * 16 + j / 2 % 2 * 8 + lane % 4 * 2 + j % 2, to - 1) * p.cache_row);
+            for (int j = 0; j < KEYS / 4; j++) {
+                int row = key + j / 4 * 16 + j / 2 % 2 * 8 + lane % 4 * 2 + j % 2;
+                spread<D>(v[j], values + min(row, to - 1) * p.cache_row);
+            }
+        };
+        if (D < 256) load_values(); // in flight during the scores, if registers allow
         float s[KEYS / 2], rescale[2];
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) {
@@ -165,6 +170,7 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
                 if (key + 8 * (i / 4) + lane % 4 * 2 + i % 2 >= to) s[i] = -INFINITY_F;
         }
         softmax.step(s, rule.factor, rescale);
+        if (D == 256) load_values();
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
 #pragma unroll
