@@ -21,7 +21,7 @@ LIMIT = 1e-2
 HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
 HOPPER_DQ = {64: (2, 128, 2, 2), 128: (2, 128, 2, 1)}
 HOPPER_DKV = {64: (2, 128, 2), 128: (2, 64, 3)}
-DECODE_WARPS = 8
+DECODE_WARPS = {64: 8, 80: 8, 96: 8, 128: 4, 256: 8}
 HEAD_SIZES = (64, 80, 96, 128, 256)
 HOPPER_SIZES = (64, 128)
 
@@ -338,8 +338,9 @@ class Decode:
             len(self.lens), self.heads, self.kv_heads, self.window, self.splits, self.append, self.d ** -0.5, self.softcap)
 
     def run(self):
-        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 32 * DECODE_WARPS,
-                      16 * DECODE_WARPS * (self.d + 2) * 4, self.params())
+        warps = DECODE_WARPS[self.d]
+        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 32 * warps,
+                      64 * (warps * (self.d + 3) + self.splits), self.params())
 
     def reference(self):
         d, h, kv = self.d, self.heads, self.kv_heads

@@ -160,11 +160,11 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struc
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
-            registers_up<GROUPS == 2 ? 240 : 160>();
-            consume(p, shared, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, shared, base, multiplier());
         }
     }
 };
@@ -181,8 +181,8 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
 
         __device__ __forceinline__ Work(const AttentionParams& p, int4 item) {
             end = item.y, key = item.z, kv_head = item.w / p.splits, split = item.w % p.splits;
-            Heads heads(p, kv_head, split);
             last = p.window > 0 ? min(end, key + KEYS - 1 + p.window) : end;
+            Heads heads(p, kv_head, split);
             from = heads.from, count = (last - key + QUERIES - 1) / QUERIES * (heads.to - heads.from);
         }
     };
@@ -238,19 +238,12 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
             parity ^= 1;
             for (int i = 0, query = w.key; i < w.count; i++) {
                 const unsigned q = base + Q + ring.stage * BLOCK, dout = base + DOUT + ring.stage * BLOCK;
-                if (query + QUERIES <= w.key + 64 * group || w.key + 64 * group >= w.end) { // none sees a key of these 64
-                    barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
-                    if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
-                    query = query + QUERIES < w.last ? query + QUERIES : w.key;
-                    ring.next();
-                    continue;
-                }
+                barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
                 const float4* columns = (const float4*)(shared + STATS) + (ring.stage * QUERIES / 2 + lane % 4);
                 auto stat = [&](int i) {
                     float4 both = columns[4 * (i / 4)];
                     return i % 2 ? make_float2(both.z, both.w) : make_float2(both.x, both.y);
                 };
-                barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
                 wgmma_fence();
                 product_transposed<D, QUERIES, KEYS, QUERIES>(s, k, q);
                 wgmma_commit();
@@ -266,7 +259,6 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
                     cap_backward(rule, s, ds, stat);
                 }
                 if (crosses_edge(query, QUERIES, first, 16, p.a.window)) mask_queries(s, mine, query, p.a.window);
-                query = query + QUERIES < w.last ? query + QUERIES : w.key;
                 probabilities(s, rule.factor, stat);
                 as_operands<QUERIES>(a, s);
                 hold(dv);
@@ -285,6 +277,7 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
                 hold(dv);
                 if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
                 ring.next();
+                query = query + QUERIES < w.last ? query + QUERIES : w.key;
             }
             if (lane == 0) barrier_arrive(base + KV_FREE);
             const long long row = 2 * p.a.kv_heads * D, key_column = (long long)(p.a.heads + w.kv_head) * D;
@@ -313,11 +306,11 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0 || threadIdx.x / 32 == 1) produce(p, shared, base);
         } else {
-            registers_up<GROUPS == 2 ? 240 : 160>();
-            consume(p, shared, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, shared, base, multiplier());
         }
     }
 };

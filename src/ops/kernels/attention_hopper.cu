@@ -186,11 +186,11 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
-            registers_up<GROUPS == 2 ? 240 : 160>();
-            consume(p, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, base, multiplier());
         }
     }
 };

@@ -42,6 +42,21 @@ constexpr int PANEL = 64;      // columns of a panel
 constexpr int BOX = 64;        // rows that one tensor copy brings
 constexpr int BOX_BYTES = 8192;
 
+// Registers of a thread of the warpgroup that copies and of the GROUPS that multiply. A block has no more than it was
+// launched with: a warpgroup that wants more than the others left would wait for ever.
+template <int GROUPS> struct Registers {
+    static constexpr int COPY = GROUPS == 2 ? 24 : 32, MULTIPLY = GROUPS == 2 ? 240 : 160;
+    static constexpr int LAUNCHED = 65536 / (128 * (GROUPS + 1)) / 8 * 8;
+    static_assert(COPY + GROUPS * MULTIPLY <= (GROUPS + 1) * LAUNCHED, "more registers than the block has");
+};
+
+// The same in all threads of a warp. Tells the compiler so, that addresses and loops stay in uniform registers: else it
+// moves every matrix descriptor from one kind of register to the other, between the instructions that need them.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffff, x, 0); }
+
+// Which of the multiplying warpgroups this is.
+__device__ __forceinline__ int multiplier() { return uniform(threadIdx.x / 128) - 1; }
+
 // The place in a ring of STAGES buffers, and how often it went round.
 template <int STAGES> struct Ring {
     int stage = 0, parity = 0;
