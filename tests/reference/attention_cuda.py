@@ -123,8 +123,24 @@ def schedule(tiles, columns, cost, blocks):
         least, b = load[0]
         heapq.heapreplace(load, (least + work, b))
         lists[b].append(item)
-    rounds = max(map(len, lists))
+    rounds = max(map(len, lists), default=0)
     return [l[r] if r < len(l) else (0, 0, 0, -1) for r in range(rounds) for l in lists], blocks
+
+
+def imbalance(shape, splits, blocks, size=128):
+    """How much more than the mean the fullest block has to do for dk and dv."""
+    items = sorted((shape.queries_seeing(t, size) * shape.group_heads(c, splits) + 256
+                    for t in shape.tiles(size) for c in range(shape.kv_heads * splits)), reverse=True)
+    load = [0] * blocks
+    for work in items:
+        heapq.heapreplace(load, load[0] + work)
+    return max(load) * blocks / sum(load)
+
+
+def choose_splits(shape, blocks):
+    """The fewest parts of a group that keep all blocks busy to the end, or nearly."""
+    group = shape.heads // shape.kv_heads
+    return min(range(1, group + 1), key=lambda n: (max(imbalance(shape, n, blocks), 1.1), n))
 
 
 class Run:
@@ -494,8 +510,8 @@ def main():
     if "time" in what:
         kinds = ("", "hopper") if kernels.hopper else ("",)
         for lengths in ([2048] * 4, [2048] * 16, [32768]):
-            time(kernels, Shape(lengths, 28, 4, 128), 1, kinds)
-            time(kernels, Shape(lengths, 14, 2, 64), 4, kinds)
+            for shape in (Shape(lengths, 28, 4, 128), Shape(lengths, 14, 2, 64)):
+                time(kernels, shape, choose_splits(shape, kernels.multiprocessors), kinds)
         for splits in (1, 2, 4, 8):
             time_decode(kernels, 64, 14, 2, 64, 512, 1024, splits)
             time_decode(kernels, 64, 28, 4, 128, 512, 1024, splits)

@@ -34,6 +34,12 @@ struct Items {
         at += gridDim.x;
         return item.w >= 0;
     }
+    // The next item, which next() will go to.
+    __device__ __forceinline__ int4 peek() const {
+        int4 none;
+        none.x = none.y = none.z = 0, none.w = -1;
+        return at < p.n_tiles ? p.tiles[at] : none;
+    }
     // The item once more, from memory.
     __device__ __forceinline__ int4 again() const { return p.tiles[at - gridDim.x]; }
 };
