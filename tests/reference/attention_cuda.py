@@ -16,14 +16,18 @@ import sys
 import torch
 
 LIMIT = 1e-2
-# What the Hopper kernels are built with: (warpgroups, stages of keys and values, of queries), (warpgroups, keys at a
-# time, stages of these, of queries), (warpgroups, queries at a time, stages of these).
-HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
-HOPPER_DQ = {64: (2, 128, 2, 2), 128: (2, 128, 2, 1)}
-HOPPER_DKV = {64: (2, 128, 2), 128: (2, 64, 3)}
+# What the Hopper kernels are built with: (warpgroups, keys at a time, stages of these, of queries), the same for dq,
+# (warpgroups, queries at a time, stages of these).
+HOPPER_FORWARD = {64: (3, 128, 3, 2), 80: (2, 128, 2, 2), 96: (2, 128, 2, 2), 128: (2, 128, 2, 2), 256: (2, 64, 2, 1)}
+HOPPER_DQ = {64: (2, 128, 2, 2), 80: (2, 128, 2, 1), 96: (2, 128, 2, 1), 128: (2, 128, 2, 1)}
+HOPPER_DKV = {64: (2, 128, 2), 80: (2, 64, 3), 96: (2, 64, 3), 128: (2, 64, 3)}
 DECODE_WARPS = {64: 8, 80: 8, 96: 8, 128: 4, 256: 8}
 HEAD_SIZES = (64, 80, 96, 128, 256)
-HOPPER_SIZES = (64, 128)
+
+
+def row_bytes(d):
+    """Of a row of a tile in the Hopper kernels' shared memory."""
+    return -(-d // 64) * 128
 
 
 class Kernels:
@@ -197,11 +201,11 @@ class Run:
         d, heads = self.s.d, self.s.heads
 
         def make():
-            groups, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0)
+            groups, keys, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0, 0)
             size = 64 * groups or (64 if d == 256 else 128)
             if kind:
                 tiles, grid = self.items(size, heads, lambda t, c: self.s.keys_seen(t, size) + 128)
-                shared = (more * size + 2 * stages * 128) * d * 2 + 16 * more + 32 * stages
+                shared = (more * size + 2 * stages * keys) * row_bytes(d) + 16 * more + 32 * stages
                 return f"attention_fwd_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(size, self.s.keys_seen)
             return f"attention_fwd_{d}", (heads, len(tiles), 1), 128, (size + 128) * (d + 8) * 2, self.params(tiles, False), tiles
@@ -209,6 +213,7 @@ class Run:
 
     def backward(self, kind="", only=("dq", "dkv")):
         s, d = self.s, self.s.d
+        kind = kind if d in HOPPER_DQ else ""
         columns = s.kv_heads * self.splits
 
         def make_dq():
@@ -216,7 +221,7 @@ class Run:
                 groups, keys, stages, more = HOPPER_DQ[d]
                 size = 64 * groups
                 tiles, grid = self.items(size, s.heads, lambda t, c: s.keys_seen(t, size) + 128)
-                shared = (3 * size * more + 2 * keys * stages) * d * 2 + 16 * more + 32 * stages
+                shared = (3 * size * more + 2 * keys * stages) * row_bytes(d) + 16 * more + 32 * stages
                 return f"attention_dq_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.keys_seen)
             shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
@@ -228,7 +233,7 @@ class Run:
                 size = 64 * groups
                 tiles, grid = self.items(
                     size, columns, lambda t, c: s.queries_seeing(t, size) * s.group_heads(c, self.splits) + 256)
-                shared = 2 * (size + stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
+                shared = 2 * (size + stages * queries) * row_bytes(d) + stages * queries * 8 + 16 + 16 * stages
                 return f"attention_dkv_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.queries_seeing)
             queries = {64: 64, 256: 16}.get(d, 32)
@@ -429,7 +434,7 @@ def time_decode(kernels, batch, heads, kv_heads, d, low, high, splits):
 def check_all(kernels):
     good = True
     for d in HEAD_SIZES:
-        for kind in ("", "hopper") if d in HOPPER_SIZES and kernels.hopper else ("",):
+        for kind in ("", "hopper") if kernels.hopper else ("",):
             for shape, splits in (
                 (Shape([1, 7, 129, 2048], 7, 1, d, pad=8), 1),
                 (Shape([300, 64, 65], 6, 2, d), 2),

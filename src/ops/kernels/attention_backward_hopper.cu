@@ -14,7 +14,7 @@
 
 // LATE: the last product of a block of keys runs on under the first of the next, if registers allow.
 template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
-    static constexpr int QUERIES = 64 * GROUPS, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+    static constexpr int QUERIES = 64 * GROUPS, TILE = QUERIES * ROW_BYTES<D>, BLOCK = KEYS * ROW_BYTES<D>;
     static constexpr int Q = 0, DOUT = QSTAGES * TILE, OUT = 2 * QSTAGES * TILE, K = 3 * QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     static constexpr int FULL = END, FREE = FULL + 8 * QSTAGES, K_FULL = FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
@@ -65,18 +65,15 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struc
             Work w(p.a, items.item);
             const int first = w.query + 64 * group + 16 * warp, mine = first + lane / 4;
             const char* tiles = shared + queries.stage * TILE;
-            float2 stats[2];
+            float2 stats[2] = {};
             float s[KEYS / 2], ds[KEYS / 2], sums[D / 2];
             unsigned a[KEYS / 16][4];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
             const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128, dout = q + DOUT - Q;
             barrier_wait(base + FULL + 8 * queries.stage, queries.parity);
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                stats[r] = new_query_stat(p.a, w.head, mine + 8 * r, w.end,
-                                          row_dot<D, QUERIES>(tiles + OUT, tiles + DOUT, mine - w.query + 8 * r));
             auto stat = [&](int i) { return stats[i / 2 % 2]; };
+            bool known = false;
             int before = -1; // the stage whose keys the product in flight reads
             for (int block = w.high - 1; block >= w.low; block--) {
                 const int key = w.start + block * KEYS;
@@ -99,6 +96,13 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struc
                 wgmma_fence();
                 product_transposed<D, KEYS, QUERIES, KEYS>(ds, dout, base + V + ring.stage * BLOCK);
                 wgmma_commit();
+                if (!known) { // under the first products
+                    known = true;
+#pragma unroll
+                    for (int r = 0; r < 2; r++)
+                        stats[r] = new_query_stat(p.a, w.head, mine + 8 * r, w.end,
+                                                  row_dot<D, QUERIES>(tiles + OUT, tiles + DOUT, mine - w.query + 8 * r));
+                }
                 if (rule.inside == 0.f) {
                     wgmma_wait<1>();
                     hold(s);
@@ -170,7 +174,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struc
 };
 
 template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
-    static constexpr int KEYS = 64 * GROUPS, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
+    static constexpr int KEYS = 64 * GROUPS, TILE = KEYS * ROW_BYTES<D>, BLOCK = QUERIES * ROW_BYTES<D>;
     static constexpr int K = 0, V = TILE, Q = 2 * TILE, DOUT = Q + STAGES * BLOCK, STATS = DOUT + STAGES * BLOCK,
                          END = STATS + STAGES * QUERIES * 8;
     static constexpr int KV_FULL = END, KV_FREE = END + 8, FULL = END + 16, FREE = FULL + 8 * STAGES,
@@ -315,18 +319,20 @@ template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
     }
 };
 
-#define BACKWARD(D, QUERY_GROUPS, AT_A_TIME, LATE, KEY_GROUPS, QUERIES, STAGES)                    \
-    extern "C" __global__ void __launch_bounds__(128 * (QUERY_GROUPS + 1), 1)                      \
+#define BACKWARD(D, QSTAGES, LATE, QUERIES, STAGES)                                                \
+    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
         extern __shared__ __align__(1024) char shared[];                                           \
-        QueryGradients<D, QUERY_GROUPS, AT_A_TIME, 2, D == 64 ? 2 : 1, LATE>::run(p, shared);      \
+        QueryGradients<D, 2, 128, 2, QSTAGES, LATE>::run(p, shared);                               \
     }                                                                                              \
-    extern "C" __global__ void __launch_bounds__(128 * (KEY_GROUPS + 1), 1)                        \
+    extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
         extern __shared__ __align__(1024) char shared[];                                           \
-        KeyGradients<D, KEY_GROUPS, QUERIES, STAGES>::run(p, shared);                              \
+        KeyGradients<D, 2, QUERIES, STAGES>::run(p, shared);                                       \
     }
 
-BACKWARD(64, 2, 128, true, 2, 128, 2)
-BACKWARD(128, 2, 128, false, 2, 64, 3)
+BACKWARD(64, 2, true, 128, 2)
+BACKWARD(80, 1, false, 64, 3)
+BACKWARD(96, 1, false, 64, 3)
+BACKWARD(128, 1, false, 64, 3)
 #endif

@@ -12,7 +12,7 @@
 
 template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     static constexpr int QUERIES = 64 * GROUPS, THREADS = 128 * (GROUPS + 1);
-    static constexpr int TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+    static constexpr int TILE = QUERIES * ROW_BYTES<D>, BLOCK = KEYS * ROW_BYTES<D>;
     static constexpr int Q = 0, K = QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     // Barriers after the tiles, 8 bytes each.
     static constexpr int Q_FULL = END, Q_FREE = Q_FULL + 8 * QSTAGES, K_FULL = Q_FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
@@ -156,7 +156,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             begun = false;
             if (ahead.w >= 0) {
                 const Work next(p.a, ahead);
-                begun = next.highest(group) == next.highest();
+                begun = QSTAGES > 1 && next.highest(group) == next.highest();
             }
             if (begun) {
                 barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
@@ -166,12 +166,13 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             wgmma_fence();
             product<D, KEYS>(sums, a, base + V + values.stage * BLOCK);
             wgmma_commit();
-            // Of no use unless begun, and then done again.
-            product_transposed<D, KEYS, QUERIES, KEYS>(s, q + queries.stage * TILE, base + K + keys.stage * BLOCK);
-            wgmma_commit();
+            if constexpr (QSTAGES > 1) { // of no use unless begun, and then done again
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q + queries.stage * TILE, base + K + keys.stage * BLOCK);
+                wgmma_commit();
+            }
             float norm[2], lse[2];
             softmax.finish(rule.factor, norm, lse);
-            wgmma_wait<1>();
+            wgmma_wait<(QSTAGES > 1)>();
             hold(sums);
             if (lane == 0) barrier_arrive(base + V_FREE + 8 * values.stage);
             values.next();
@@ -214,13 +215,16 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     }
 };
 
-#define FORWARD(D, GROUPS, STAGES)                                                                     \
+#define FORWARD(D, GROUPS, KEYS, STAGES, QSTAGES)                                              \
     extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)                        \
         attention_fwd_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {          \
         extern __shared__ __align__(1024) char shared[];                                       \
-        Forward<D, GROUPS, 128, STAGES, 2>::run(p, shared);                                            \
+        Forward<D, GROUPS, KEYS, STAGES, QSTAGES>::run(p, shared);                             \
     }
 
-FORWARD(64, 3, 3)
-FORWARD(128, 2, 2)
+FORWARD(64, 3, 128, 3, 2)
+FORWARD(80, 2, 128, 2, 2)
+FORWARD(96, 2, 128, 2, 2)
+FORWARD(128, 2, 128, 2, 2)
+FORWARD(256, 2, 64, 2, 1)
 #endif
