@@ -90,9 +90,10 @@ struct HopperParams {
     params: Params,
 }
 
-/// How a kernel is launched: tokens of a tile, threads, bytes of shared memory.
+/// How a kernel is launched: whether it is Hopper's, tokens of a tile, threads, bytes of shared memory.
 #[derive(Debug, Clone, Copy)]
 struct Launch {
+    hopper: bool,
     tile: usize,
     threads: usize,
     shared: usize,
@@ -101,24 +102,29 @@ struct Launch {
 /// Forward, dq and dkv of a head size.
 type Launches = [Launch; 3];
 
-/// As kernels/attention_hopper.cu and attention_backward_hopper.cu are built: (warpgroups, stages of keys and values,
-/// of queries), (stages of keys and values, of queries), (queries at a time, stages).
-fn hopper(d: usize) -> Launches {
-    let ((groups, stages, more), (dq_stages, dq_more), (queries, dkv_stages)) = match d {
-        64 => ((3, 3, 2), (2, 2), (128, 2)),
-        _ => ((2, 2, 2), (2, 1), (64, 3)),
+/// As kernels/attention_hopper.cu and attention_backward_hopper.cu are built: (warpgroups, keys at a time, stages of
+/// keys and values, of queries) forward and for dq, (warpgroups, queries at a time, stages) for dkv. There is no backward
+/// of size 256.
+fn hopper(d: usize) -> [Option<Launch>; 3] {
+    let forward = match d {
+        64 => (3, 128, 3, 2),
+        256 => (2, 64, 2, 1),
+        _ => (2, 128, 2, 2),
     };
-    let tile = 64 * groups;
-    let of = |tile, threads, shared| Launch { tile, threads, shared };
-    [
-        of(tile, 128 * (groups + 1), (more * tile + 2 * stages * 128) * d * 2 + 16 * more + 32 * stages),
-        of(128, 384, (384 * dq_more + 256 * dq_stages) * d * 2 + 16 * dq_more + 32 * dq_stages),
-        of(
-            128,
-            384,
-            (256 + 2 * dkv_stages * queries) * d * 2 + dkv_stages * queries * 8 + 16 + 16 * dkv_stages,
-        ),
-    ]
+    let dq = (2, 128, 2, if d == 64 { 2 } else { 1 });
+    let dkv = if d == 64 { (2, 128, 2) } else { (2, 64, 3) };
+    let bytes = d.next_multiple_of(64) * 2;
+    let of = |groups: usize, shared| Some(Launch { hopper: true, tile: 64 * groups, threads: 128 * (groups + 1), shared });
+    let ((groups, keys, stages, more), size) = (forward, 64 * forward.0);
+    let first = of(groups, (more * size + 2 * stages * keys) * bytes + 16 * more + 32 * stages);
+    if d == 256 {
+        return [first, None, None];
+    }
+    let ((groups, keys, stages, more), size) = (dq, 64 * dq.0);
+    let second = of(groups, (3 * size * more + 2 * keys * stages) * bytes + 16 * more + 32 * stages);
+    let ((groups, queries, stages), size) = (dkv, 64 * dkv.0);
+    let third = of(groups, 2 * (size + stages * queries) * bytes + stages * queries * 8 + 16 + 16 * stages);
+    [first, second, third]
 }
 
 /// As kernels/attention.cu and attention_backward.cu are built.
@@ -129,19 +135,21 @@ fn plain(d: usize) -> Launches {
         _ => 32,
     };
     let row = (d + 8) * 2;
-    let of = |tile, rows: usize| Launch { tile, threads: 128, shared: rows * row };
+    let of = |tile, rows: usize| Launch { hopper: false, tile, threads: 128, shared: rows * row };
     let tile = if d == 256 { 64 } else { 128 };
     let keys = if d == 256 { 32 } else { 64 };
     [of(tile, tile + 128), of(64, 128 + 2 * keys), of(64, 128 + 4 * queries)]
 }
 
 impl Shape {
-    fn is_hopper(&self, gpu: &Gpu) -> bool {
-        gpu.is_hopper() && matches!(self.head_dim, 64 | 128)
-    }
-
     fn launches(&self, gpu: &Gpu) -> Launches {
-        if self.is_hopper(gpu) { hopper(self.head_dim) } else { plain(self.head_dim) }
+        let mut all = plain(self.head_dim);
+        if gpu.is_hopper() {
+            for (launch, better) in all.iter_mut().zip(hopper(self.head_dim)) {
+                *launch = better.unwrap_or(*launch);
+            }
+        }
+        all
     }
 
     /// Into how many parts the query heads of a group are cut, so that keys' gradients fill the card.
@@ -174,7 +182,7 @@ impl Shape {
                 .windows(2)
                 .flat_map(|w| (w[0]..w[1]).step_by(l.tile).map(move |at| [w[0] as i32, w[1] as i32, at as i32, 0]))
                 .collect();
-            if !self.is_hopper(gpu) {
+            if !l.hopper {
                 let mut tiles = tiles;
                 tiles.sort_by_key(|t| std::cmp::Reverse(seen(t)));
                 return Work { tiles, blocks: 0 };
@@ -197,11 +205,12 @@ impl Shape {
 
     /// Allow the kernels the shared memory that they take.
     pub fn prepare(&self, gpu: &Gpu) -> Result<()> {
-        let (d, suffix) = (self.head_dim, if self.is_hopper(gpu) { "_hopper" } else { "" });
+        let d = self.head_dim;
         for (kind, launch) in ["fwd", "dq", "dkv"].iter().zip(self.launches(gpu)) {
+            let suffix = if launch.hopper { "_hopper" } else { "" };
             gpu.allow_shared(gpu.kernel(&format!("attention_{kind}_{d}{suffix}"))?, launch.shared)?;
         }
-        gpu.allow_shared(gpu.kernel(&format!("attention_decode_{d}"))?, decode_shared(d))
+        gpu.allow_shared(gpu.kernel(&format!("attention_decode_{d}"))?, decode_shared(d, MOST_SPLITS))
     }
 }
 
@@ -302,7 +311,7 @@ fn over(
     let kind = ["fwd", "dq", "dkv"][which];
     let launch = p.shape.launches(gpu)[which];
     (params.tiles, params.n_tiles) = (list.at, list.len as i32);
-    match maps {
+    match maps.filter(|_| launch.hopper) {
         Some([qkv, dout, out]) => {
             let params = HopperParams { qkv, dout, out, params };
             let name = format!("attention_{kind}_{d}_hopper");
@@ -320,7 +329,7 @@ fn over(
 pub fn forward(gpu: &Gpu, p: &Packed, qkv: Mat, out: Mat, lse: u64) -> Result<()> {
     let mut params = p.params(qkv);
     (params.out, params.lse, params.out_row) = (out.at, lse, out.ld as i64);
-    let maps = match p.shape.is_hopper(gpu) {
+    let maps = match gpu.is_hopper() {
         true => Some([tensor_map(qkv, p.tokens, p.columns())?; 3]),
         false => None,
     };
@@ -338,7 +347,7 @@ pub fn backward(gpu: &Gpu, p: &Packed, qkv: Mat, out: Mat, lse: u64, dout: Mat, 
     (params.dqkv, params.dqkv_row) = (dqkv.at, dqkv.ld as i64);
     (params.lse, params.delta) = (lse, delta);
     let wide = s.heads * s.head_dim;
-    let maps = match s.is_hopper(gpu) {
+    let maps = match gpu.is_hopper() {
         true => Some([tensor_map(qkv, t, p.columns())?, tensor_map(dout, t, wide)?, tensor_map(out, t, wide)?]),
         false => None,
     };
@@ -350,10 +359,15 @@ pub fn backward(gpu: &Gpu, p: &Packed, qkv: Mat, out: Mat, lse: u64, dout: Mat, 
     Ok(())
 }
 
-const DECODE_WARPS: usize = 8;
+/// Parts that a sequence's keys are cut into, at most.
+const MOST_SPLITS: usize = 16;
 
-fn decode_shared(d: usize) -> usize {
-    16 * DECODE_WARPS * (d + 2) * 4
+fn decode_warps(d: usize) -> usize {
+    if d == 128 { 4 } else { 8 }
+}
+
+fn decode_shared(d: usize, splits: usize) -> usize {
+    16 * (decode_warps(d) * (d + 3) + splits) * 4
 }
 
 /// Where keys and values of a layer are kept: `[batch, capacity, K·D]` each, and how far each sequence is.
@@ -405,7 +419,7 @@ impl Cached {
 
     /// Into how many parts keys are cut, so that `batch` sequences fill the card.
     pub fn splits_for(gpu: &Gpu, shape: &Shape, batch: usize) -> usize {
-        (2 * gpu.multiprocessors()).div_ceil(batch * Self::pieces(shape)).clamp(1, 16)
+        (2 * gpu.multiprocessors()).div_ceil(batch * Self::pieces(shape)).clamp(1, MOST_SPLITS)
     }
 
     fn params(&self, qkv: Mat, out: Mat) -> DecodeParams {
@@ -441,7 +455,7 @@ pub fn decode(gpu: &Gpu, c: &Cached, qkv: Mat, out: Mat) -> Result<()> {
     let params = c.params(qkv, out);
     let d = c.shape.head_dim;
     let grid = (c.splits, Cached::pieces(&c.shape), c.batch);
-    launch!(gpu, &format!("attention_decode_{d}"), grid, 32 * DECODE_WARPS, decode_shared(d), params)
+    launch!(gpu, &format!("attention_decode_{d}"), grid, 32 * decode_warps(d), decode_shared(d, c.splits), params)
 }
 
 /// Keys and values of `t` rows of `qkv` into the cache; `slots` on the card says (sequence, position) of each, i32.
