@@ -4,7 +4,7 @@
 // matrix product. Keys and values come straight from global memory to the registers that mma.sync wants them in, 16
 // bytes a load; which of D columns a thread's words are is chosen for that, the same in both factors.
 //   attention_decode_D   grid (splits, kv_heads * ceil(group / 16), batch), 32 WARPS threads, shared memory
-//                        64 (WARPS (D + 3) + splits) bytes; WARPS = 8 (D = 128: 4).
+//                        64 (WARPS (D + 3) + splits) bytes; WARPS = 8 (D = 128, 256: 4).
 //   attention_append_D   grid (tokens), 128 threads: k and v of rows of qkv into the caches (a prompt)
 // D = 64, 80, 96, 128, 256. Each split has its part of the keys, the last to finish combines them: worth it only where
 // kv_heads * batch blocks do not fill the card. Nothing of the launch depends on the lengths, which are read on the
@@ -270,4 +270,4 @@ DECODE(64, 32, 8)
 DECODE(80, 32, 8)
 DECODE(96, 32, 8)
 DECODE(128, 32, 4)
-DECODE(256, 16, 8)
+DECODE(256, 16, 4)
