@@ -53,7 +53,7 @@ pub struct OnCpu {
 pub enum Cache {
     Cpu(KvCache),
     #[cfg(feature = "cuda")]
-    Cuda(super::cuda::CudaCache),
+    Cuda(Box<super::cuda::CudaCache>),
 }
 
 impl From<Llama> for Engine {
@@ -181,7 +181,7 @@ impl Engine {
         match self {
             Engine::Cpu(c) => Ok(Cache::Cpu(c.model.new_cache(capacity)?)),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => Ok(Cache::Cuda(c.new_cache(1, capacity)?)),
+            Engine::Cuda(c) => Ok(Cache::Cuda(Box::new(c.new_cache(1, capacity)?))),
         }
     }
 
