@@ -184,6 +184,9 @@ pub struct BenchArgs {
     /// Use no more of a card than this, as in 24GiB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub vram: Option<u64>,
+    /// Generate instead: draw so many tokens for each of the sequences (on a card)
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub decode: Option<usize>,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,

@@ -2,7 +2,7 @@
 
 use super::args::BenchArgs;
 use super::output;
-use crate::Result;
+use crate::{Error, Result};
 use crate::model::device::{self, Place};
 use crate::train::bench::{self, Options, Recompute};
 
@@ -36,6 +36,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn on_cpu(args: &BenchArgs, options: &Options, said: &mut dyn FnMut(usize, f64)) -> Result<()> {
+    if args.decode.is_some() || args.load_in_4bit || args.vram.is_some() {
+        return Err(Error::usage("--decode, --load-in-4bit and --vram are for cards, and no card can be used here"));
+    }
     let report = bench::run(options, said)?;
     if args.json {
         return output::print_json(&report);
@@ -57,6 +60,16 @@ fn on_cpu(args: &BenchArgs, options: &Options, said: &mut dyn FnMut(usize, f64))
 
 #[cfg(feature = "cuda")]
 fn on_card(args: &BenchArgs, options: &Options, n: usize, said: &mut dyn FnMut(usize, f64)) -> Result<()> {
+    if let Some(count) = args.decode {
+        let d = bench::card::decode(options, n, count)?;
+        if args.json {
+            return output::print_json(&d);
+        }
+        return output::print(&format!(
+            "{} · {} · {} sequences of {} tokens, {} drawn for each\n{:.0} tokens/s   {:.2} ms a step   peak {:.2} GiB",
+            d.shape, d.card, d.batch, d.prompt, d.drawn, d.tokens_per_s, d.step_ms, d.peak_gib
+        ));
+    }
     let r = bench::card::run(options, n, said)?;
     if args.json {
         return output::print_json(&r);

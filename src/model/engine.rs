@@ -24,6 +24,17 @@ pub struct Stepped {
     pub taken: bool,
 }
 
+/// Bytes on a card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub components: Vec<(&'static str, u64)>,
+    pub used: u64,
+    /// Its largest so far.
+    pub peak: u64,
+    /// All of the card's.
+    pub total: u64,
+}
+
 /// The model, what trains of it, and its optimizer.
 pub enum Engine {
     Cpu(Box<OnCpu>),
@@ -182,6 +193,44 @@ impl Engine {
             (Engine::Cuda(c), Cache::Cuda(cache)) => c.decode(ids, cache),
             #[cfg(feature = "cuda")]
             _ => Err(Error::new("a cache of another model")),
+        }
+    }
+
+    /// What it computes on, in words, and as a recipe names it.
+    pub fn device(&self) -> (Option<String>, &'static str) {
+        match self {
+            Engine::Cpu(_) => (None, "cpu"),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => (Some(c.gpu().name().to_string()), "cuda"),
+        }
+    }
+
+    /// Bytes by component that training on batches of `tokens` will hold on a card; `None` on the CPU.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn predict(&self, _tokens: usize) -> Result<Option<Vec<(&'static str, u64)>>> {
+        match self {
+            Engine::Cpu(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.predict(_tokens).map(Some),
+        }
+    }
+
+    /// What is held on a card now; `None` on the CPU, where the process is measured as a whole.
+    pub fn held(&self) -> Option<Held> {
+        match self {
+            Engine::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => {
+                let ledger = c.gpu().ledger();
+                Some(Held {
+                    components: ledger.now(),
+                    used: ledger.total(),
+                    peak: ledger.peak,
+                    total: c.gpu().total_memory(),
+                })
+            }
         }
     }
 

@@ -16,14 +16,18 @@ import sys
 import torch
 
 LIMIT = 1e-2
-# What the Hopper kernels are built with: (warpgroups, stages of keys and values, of queries), (stages of keys and
-# values, of queries), (queries at a time, stages).
-HOPPER_FORWARD = {64: (3, 3, 2), 128: (2, 2, 2)}
-HOPPER_DQ = {64: (2, 2), 128: (2, 1)}
-HOPPER_DKV = {64: (128, 2), 128: (64, 3)}
-DECODE_WARPS = 8
+# What the Hopper kernels are built with: (warpgroups, keys at a time, stages of these, of queries), the same for dq,
+# (warpgroups, queries at a time, stages of these).
+HOPPER_FORWARD = {64: (3, 128, 3, 2), 80: (2, 128, 2, 2), 96: (2, 128, 2, 2), 128: (2, 128, 2, 2), 256: (2, 64, 2, 1)}
+HOPPER_DQ = {64: (2, 128, 2, 2), 80: (2, 128, 2, 1), 96: (2, 128, 2, 1), 128: (2, 128, 2, 1)}
+HOPPER_DKV = {64: (2, 128, 2), 80: (2, 64, 3), 96: (2, 64, 3), 128: (2, 64, 3)}
+DECODE_WARPS = {64: 8, 80: 8, 96: 8, 128: 4, 256: 8}
 HEAD_SIZES = (64, 80, 96, 128, 256)
-HOPPER_SIZES = (64, 128)
+
+
+def row_bytes(d):
+    """Of a row of a tile in the Hopper kernels' shared memory."""
+    return -(-d // 64) * 128
 
 
 class Kernels:
@@ -123,8 +127,24 @@ def schedule(tiles, columns, cost, blocks):
         least, b = load[0]
         heapq.heapreplace(load, (least + work, b))
         lists[b].append(item)
-    rounds = max(map(len, lists))
+    rounds = max(map(len, lists), default=0)
     return [l[r] if r < len(l) else (0, 0, 0, -1) for r in range(rounds) for l in lists], blocks
+
+
+def imbalance(shape, splits, blocks, size=128):
+    """How much more than the mean the fullest block has to do for dk and dv."""
+    items = sorted((shape.queries_seeing(t, size) * shape.group_heads(c, splits) + 256
+                    for t in shape.tiles(size) for c in range(shape.kv_heads * splits)), reverse=True)
+    load = [0] * blocks
+    for work in items:
+        heapq.heapreplace(load, load[0] + work)
+    return max(load) * blocks / sum(load)
+
+
+def choose_splits(shape, blocks):
+    """The fewest parts of a group that keep all blocks busy to the end, or nearly."""
+    group = shape.heads // shape.kv_heads
+    return min(range(1, group + 1), key=lambda n: (max(imbalance(shape, n, blocks), 1.1), n))
 
 
 class Run:
@@ -181,11 +201,11 @@ class Run:
         d, heads = self.s.d, self.s.heads
 
         def make():
-            groups, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0)
+            groups, keys, stages, more = HOPPER_FORWARD[d] if kind else (0, 0, 0, 0)
             size = 64 * groups or (64 if d == 256 else 128)
             if kind:
                 tiles, grid = self.items(size, heads, lambda t, c: self.s.keys_seen(t, size) + 128)
-                shared = (more * size + 2 * stages * 128) * d * 2 + 16 * more + 32 * stages
+                shared = (more * size + 2 * stages * keys) * row_bytes(d) + 16 * more + 32 * stages
                 return f"attention_fwd_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(size, self.s.keys_seen)
             return f"attention_fwd_{d}", (heads, len(tiles), 1), 128, (size + 128) * (d + 8) * 2, self.params(tiles, False), tiles
@@ -193,24 +213,28 @@ class Run:
 
     def backward(self, kind="", only=("dq", "dkv")):
         s, d = self.s, self.s.d
+        kind = kind if d in HOPPER_DQ else ""
         columns = s.kv_heads * self.splits
 
         def make_dq():
             if kind:
-                tiles, grid = self.items(128, s.heads, lambda t, c: s.keys_seen(t, 128) + 128)
-                stages, more = HOPPER_DQ[d]
-                shared = (384 * more + 256 * stages) * d * 2 + 16 * more + 32 * stages
-                return f"attention_dq_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+                groups, keys, stages, more = HOPPER_DQ[d]
+                size = 64 * groups
+                tiles, grid = self.items(size, s.heads, lambda t, c: s.keys_seen(t, size) + 128)
+                shared = (3 * size * more + 2 * keys * stages) * row_bytes(d) + 16 * more + 32 * stages
+                return f"attention_dq_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.keys_seen)
             shared = (128 + 2 * (32 if d == 256 else 64)) * (d + 8) * 2
             return f"attention_dq_{d}", (s.heads, len(tiles), 1), 128, shared, self.params(tiles, False), tiles
 
         def make_dkv():
             if kind:
-                tiles, grid = self.items(128, columns, lambda t, c: s.queries_seeing(t, 128) * s.group_heads(c, self.splits) + 256)
-                queries, stages = HOPPER_DKV[d]
-                shared = (256 + 2 * stages * queries) * d * 2 + stages * queries * 8 + 16 + 16 * stages
-                return f"attention_dkv_{d}_hopper", grid, 384, shared, self.params(tiles, True), tiles
+                groups, queries, stages = HOPPER_DKV[d]
+                size = 64 * groups
+                tiles, grid = self.items(
+                    size, columns, lambda t, c: s.queries_seeing(t, size) * s.group_heads(c, self.splits) + 256)
+                shared = 2 * (size + stages * queries) * row_bytes(d) + stages * queries * 8 + 16 + 16 * stages
+                return f"attention_dkv_{d}_hopper", grid, 128 * (groups + 1), shared, self.params(tiles, True), tiles
             tiles = self.first(64, s.queries_seeing)
             queries = {64: 64, 256: 16}.get(d, 32)
             return (f"attention_dkv_{d}", (columns, len(tiles), 2 if d == 256 else 1), 128,
@@ -335,8 +359,9 @@ class Decode:
             len(self.lens), self.heads, self.kv_heads, self.window, self.splits, self.append, self.d ** -0.5, self.softcap)
 
     def run(self):
-        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 32 * DECODE_WARPS,
-                      16 * DECODE_WARPS * (self.d + 2) * 4, self.params())
+        warps = DECODE_WARPS[self.d]
+        self.k.launch(f"attention_decode_{self.d}", (self.splits, self.pieces, len(self.lens)), 32 * warps,
+                      64 * (warps * (self.d + 3) + self.splits), self.params())
 
     def reference(self):
         d, h, kv = self.d, self.heads, self.kv_heads
@@ -409,7 +434,7 @@ def time_decode(kernels, batch, heads, kv_heads, d, low, high, splits):
 def check_all(kernels):
     good = True
     for d in HEAD_SIZES:
-        for kind in ("", "hopper") if d in HOPPER_SIZES and kernels.hopper else ("",):
+        for kind in ("", "hopper") if kernels.hopper else ("",):
             for shape, splits in (
                 (Shape([1, 7, 129, 2048], 7, 1, d, pad=8), 1),
                 (Shape([300, 64, 65], 6, 2, d), 2),
@@ -490,8 +515,8 @@ def main():
     if "time" in what:
         kinds = ("", "hopper") if kernels.hopper else ("",)
         for lengths in ([2048] * 4, [2048] * 16, [32768]):
-            time(kernels, Shape(lengths, 28, 4, 128), 1, kinds)
-            time(kernels, Shape(lengths, 14, 2, 64), 4, kinds)
+            for shape in (Shape(lengths, 28, 4, 128), Shape(lengths, 14, 2, 64)):
+                time(kernels, shape, choose_splits(shape, kernels.multiprocessors), kinds)
         for splits in (1, 2, 4, 8):
             time_decode(kernels, 64, 14, 2, 64, 512, 1024, splits)
             time_decode(kernels, 64, 28, 4, 128, 512, 1024, splits)

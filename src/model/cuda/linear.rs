@@ -68,6 +68,15 @@ pub(super) struct Linear {
     pub store: Store,
 }
 
+/// Where a layer's `s·x·Aᵀ` is kept between the ways.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ranks {
+    /// Compute it, and put it here.
+    Save(Mat),
+    /// It is here.
+    Kept(Mat),
+}
+
 /// What a pass needs of the card.
 pub(super) struct Work<'a> {
     pub gpu: &'a Gpu,
@@ -137,12 +146,21 @@ impl Linear {
         }
     }
 
-    /// `y [t, out] = x·Wᵀ (+ c)`. `x [t, in]` has room for `extra` more columns, which are written: what
-    /// [`Linear::backward`] wants of them stays there.
+    /// `y [t, out] = x·Wᵀ (+ c)`. `x [t, in]` has room for `extra` more columns, which are written.
     ///
     /// # Safety
     /// `t` rows of each are there; `weight` came from [`Linear::weight`].
-    pub unsafe fn forward(&self, w: &Work, weight: Mat, x: Mat, t: usize, y: Mat, c: Option<Mat>) -> Result<()> {
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn forward(
+        &self,
+        w: &Work,
+        weight: Mat,
+        x: Mat,
+        t: usize,
+        y: Mat,
+        c: Option<Mat>,
+        kept: Ranks,
+    ) -> Result<()> {
         let ranks = self.ranks();
         let used = if w.adapter { ranks } else { 0 };
         if self.extra > used {
@@ -155,7 +173,7 @@ impl Linear {
         }
         // SAFETY: the caller's promise.
         unsafe {
-            self.ranks_of(w, weight, x, t)?;
+            self.ranks_of(w, weight, x, t, kept)?;
             w.gemm.run(&Product {
                 size: (t, self.out, self.inputs + self.extra),
                 a: x,
@@ -170,13 +188,17 @@ impl Linear {
         }
     }
 
-    /// Only the columns that the adapters put after `x`: `s·x·Aᵀ`.
+    /// The columns that the adapters put after `x`: `s·x·Aᵀ`.
     ///
     /// # Safety
     /// As [`Linear::forward`].
-    pub unsafe fn ranks_of(&self, w: &Work, weight: Mat, x: Mat, t: usize) -> Result<()> {
+    unsafe fn ranks_of(&self, w: &Work, weight: Mat, x: Mat, t: usize, kept: Ranks) -> Result<()> {
         let Some(a) = self.adapters.as_ref().filter(|_| w.adapter) else { return Ok(()) };
         let _part = w.gpu.scope("lora");
+        let tail = x.part(0, self.inputs);
+        if let Ranks::Kept(from) = kept {
+            return elementwise::copy_block(w.gpu, from, tail, (t, a.ranks()));
+        }
         // SAFETY: the caller's promise; the result lies beside what is read.
         unsafe {
             w.gemm.run(&Product {
@@ -187,22 +209,36 @@ impl Linear {
                 tb: true,
                 alpha: a.scale,
                 c: None,
-                d: x.part(0, self.inputs),
+                d: tail,
                 out: Out::Bf16,
             })
+        }?;
+        match kept {
+            Ranks::Save(to) => elementwise::copy_block(w.gpu, tail, to, (t, a.ranks())),
+            Ranks::Kept(_) => Ok(()),
         }
     }
 
     /// Adds into the adapters' gradients, and writes `dx [t, in]` where wanted. `dy [t, out]` has room for R more
-    /// columns; `x` is as [`Linear::forward`] left it.
+    /// columns; `h` is `s·x·Aᵀ`, as [`Ranks::Save`] kept it.
     ///
     /// # Safety
     /// `t` rows of each are there, and `dx` overlaps none of the others.
-    pub unsafe fn backward(&self, w: &Work, weight: Mat, dy: Mat, x: Mat, t: usize, dx: Option<Mat>) -> Result<()> {
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn backward(
+        &self,
+        w: &Work,
+        weight: Mat,
+        dy: Mat,
+        x: Mat,
+        h: Mat,
+        t: usize,
+        dx: Option<Mat>,
+    ) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe {
             self.ranks_back(w, weight, dy, t)?;
-            self.gradients(w, dy, x, t)?;
+            self.gradients(w, dy, x, h, t)?;
             dx.map_or(Ok(()), |dx| self.input_gradient(w, weight, dy, t, dx))
         }
     }
@@ -230,11 +266,11 @@ impl Linear {
         }
     }
 
-    /// The adapters' own gradients: B's from the columns after `x`, A's from those after `dy`.
+    /// The adapters' own gradients: B's from `h`, A's from the columns after `dy`.
     ///
     /// # Safety
-    /// As [`Linear::backward`], after [`Linear::ranks_back`] and [`Linear::ranks_of`].
-    pub unsafe fn gradients(&self, w: &Work, dy: Mat, x: Mat, t: usize) -> Result<()> {
+    /// As [`Linear::backward`], after [`Linear::ranks_back`].
+    pub unsafe fn gradients(&self, w: &Work, dy: Mat, x: Mat, h: Mat, t: usize) -> Result<()> {
         let Some(a) = &self.adapters else { return Ok(()) };
         let _part = w.gpu.scope("lora");
         let add = |size, a: Mat, b: Mat, d: Mat| Product {
@@ -252,8 +288,7 @@ impl Linear {
         unsafe {
             for p in &a.parts {
                 let db = Mat::new(w.grads + 4 * p.b as u64, a.r);
-                let h = x.part(0, self.inputs + p.rank);
-                w.gemm.run(&add((p.out.1, a.r, t), dy.part(0, p.out.0), h, db))?;
+                w.gemm.run(&add((p.out.1, a.r, t), dy.part(0, p.out.0), h.part(0, p.rank), db))?;
             }
             let da = Mat::new(w.grads + 4 * a.a as u64, self.inputs);
             w.gemm.run(&add((a.ranks(), self.inputs, t), dy.part(0, self.out), x, da))

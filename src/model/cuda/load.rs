@@ -12,7 +12,8 @@ use crate::ops::cuda::attention::HEAD_SIZES;
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Spread, WIDEST};
 use crate::ops::cuda::gemm::{Gemm, Mat};
-use crate::ops::cuda::nf4::{self, Nf4, Tables};
+use crate::ops::cuda::nf4::{Nf4, Tables};
+use crate::ops::quant8::Code;
 use crate::ops::rope::{Llama3, Rotary};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -111,7 +112,11 @@ pub(super) fn rotary(c: &Config) -> Rotary {
     Rotary::new(c.head_dim, c.rope_theta, scaling)
 }
 
-fn check(c: &Config, tuning: &Tuning) -> Result<()> {
+/// Whether a card can do this model and this tuning.
+///
+/// # Errors
+/// What it cannot.
+pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
     if !HEAD_SIZES.contains(&c.head_dim) {
         return refuse(format!("head_dim = {}: the card's attention has {HEAD_SIZES:?}", c.head_dim));
@@ -221,6 +226,7 @@ impl CudaLlama {
             extra: layers.first().map_or([0; 4], |l| {
                 super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])
             }),
+            ranks: layers.first().map_or(0, super::Layer::ranks),
         };
         let trained = params.len();
         let decay: Vec<_> = params.decayed().to_vec();
@@ -289,7 +295,7 @@ impl<'a> Four<'a> {
         let zeros = |numbers: usize| gpu.zeros("weights in 16 bits", 2 * numbers);
         Ok(Self {
             gpu,
-            tables: Some(Tables::new(gpu, WEIGHTS, largest, &nf4::dynamic_map())?),
+            tables: Some(Tables::new(gpu, WEIGHTS, largest, Code::dynamic(true).values())?),
             scratch: Some([zeros(qkv.0.max(o.0).max(gate_up.0))?, zeros(down.0)?]),
         })
     }

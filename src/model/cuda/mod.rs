@@ -13,7 +13,7 @@ pub mod plan;
 mod load;
 mod workspace;
 
-use self::layer::{Layer, Pass};
+use self::layer::{Layer, Pass, Reads};
 use self::linear::Work;
 use self::offload::{Event, Offload, Pinned};
 use self::plan::{Checkpointing, Keep, Plan, Sizes};
@@ -32,7 +32,7 @@ use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 
 pub use self::decode::CudaCache;
-pub use self::load::{Options, Origin, Precision};
+pub use self::load::{Options, Origin, Precision, check};
 
 /// Names of components in the ledger, with those of [`workspace`].
 const WEIGHTS: &str = "weights";
@@ -130,6 +130,29 @@ impl CudaLlama {
         self.space.borrow().as_ref().map(|(w, _)| w.plan.clone())
     }
 
+    /// Bytes by component that training on batches of `tokens` will hold.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn predict(&self, tokens: usize) -> Result<Vec<(&'static str, u64)>> {
+        let mut all: Vec<_> = self.gpu.ledger().now().into_iter().filter(|(_, bytes)| *bytes > 0).collect();
+        if self.space.borrow().is_none() {
+            let plan = self.lay_out(tokens.next_multiple_of(256))?;
+            all.push((workspace::ACTIVATIONS, plan.activations(&self.sizes) as u64));
+            all.push((workspace::WORKSPACE, plan.workspace(&self.sizes) as u64));
+        }
+        Ok(all)
+    }
+
+    /// The plan for batches of `tokens`, in the room that there is now.
+    fn lay_out(&self, tokens: usize) -> Result<Plan> {
+        // What others hold of the card is not ours to plan with; a twentieth is left for the allocator's rounding.
+        let free = self.gpu.free_memory()? / 20 * 19;
+        let room = free.min(self.cap.saturating_sub(self.gpu.ledger().total()));
+        let splits = self.attention().splits(&self.gpu, tokens);
+        Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)
+    }
+
     fn work(&self, adapter: bool) -> Work<'_> {
         Work {
             gpu: &self.gpu,
@@ -165,11 +188,7 @@ impl CudaLlama {
         self.gpu.wait()?;
         // A little more than asked, so that batches of varying length do not lay out anew each time.
         let tokens = tokens.next_multiple_of(256);
-        // What others hold of the card is not ours to plan with; a twentieth is left for the allocator's rounding.
-        let free = self.gpu.free_memory()? / 20 * 19;
-        let room = free.min(self.cap.saturating_sub(self.gpu.ledger().total()));
-        let splits = self.attention().splits(&self.gpu, tokens);
-        let plan = Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)?;
+        let plan = self.lay_out(tokens)?;
         let offload = match plan.offload {
             true => Some(Offload::new(&self.gpu, self.sizes.layers, self.sizes.input(tokens))?),
             false => None,
@@ -219,10 +238,11 @@ impl CudaLlama {
             return Err(Error::new(format!("token {id} is beyond the vocabulary of {}", self.config.vocab_size)));
         }
         let shape = self.attention();
-        let tiles = shape.tiles(&self.gpu, &batch.cu_seqlens, t)?;
-        let mut all: Vec<u32> = Vec::with_capacity(4 * t + 12 * tiles[0].len());
+        let (partial, splits) = self.space.borrow().as_ref().map_or((0, 1), |(w, _)| (w.shared.partial, w.plan.splits));
+        let works = shape.work(&self.gpu, &batch.cu_seqlens, t, splits)?;
+        let mut all: Vec<u32> = Vec::with_capacity(4 * t + works.iter().map(|w| 4 * w.tiles.len()).sum::<usize>());
         // The tiles come first: they are read 16 bytes at a time.
-        all.extend(tiles.iter().flatten().flatten().map(|&n| n as u32));
+        all.extend(works.iter().flat_map(|w| w.tiles.iter().flatten()).map(|&n| n as u32));
         for part in [&batch.ids, &batch.positions, &rows, &labels] {
             all.extend_from_slice(part);
         }
@@ -248,10 +268,13 @@ impl CudaLlama {
             at += 4 * n as u64;
             at - 4 * n as u64
         };
-        let lists = tiles.each_ref().map(|list| (take(4 * list.len()), list.len()));
+        let lists = works.each_ref().map(|w| attention::List {
+            at: take(4 * w.tiles.len()),
+            len: w.tiles.len(),
+            blocks: w.blocks,
+        });
         let (ids, positions, rows_at, labels_at) = (take(t), take(t), take(rows.len()), take(labels.len()));
         let [forward, dq, dkv] = lists;
-        let (partial, splits) = self.space.borrow().as_ref().map_or((0, 1), |(w, _)| (w.shared.partial, w.plan.splits));
         let packed = Packed { shape, tokens: t, forward, dq, dkv, partial, splits };
         Ok(Uploaded {
             tokens: t,
@@ -265,14 +288,28 @@ impl CudaLlama {
     }
 
     fn pass<'a>(&'a self, space: &'a Workspace, batch: &Uploaded, longest: usize, adapter: bool) -> Result<Pass<'a>> {
+        self.pass_over(space, Reads::Packed(batch.packed), batch.positions, batch.tokens, longest, adapter)
+    }
+
+    fn pass_over<'a>(
+        &'a self,
+        space: &'a Workspace,
+        reads: Reads<'a>,
+        positions: u64,
+        tokens: usize,
+        longest: usize,
+        adapter: bool,
+    ) -> Result<Pass<'a>> {
         Ok(Pass {
             work: self.work(adapter),
             space,
             scratch: self.scratch.as_ref().map_or([0, 0], |s| [s.room[0].at(), s.room[1].at()]),
-            packed: batch.packed,
-            positions: batch.positions,
+            reads,
+            positions,
             angles: self.angles(longest)?,
-            tokens: batch.tokens,
+            tokens,
+            heads: self.config.num_attention_heads + self.config.num_key_value_heads,
+            head_dim: self.config.head_dim,
             hidden: self.config.hidden_size,
             intermediate: self.config.intermediate_size,
             eps: self.config.rms_norm_eps,
@@ -300,7 +337,7 @@ impl CudaLlama {
                 o.leaves(i, space.input(i).at, moved)?;
                 o.room_for(i + 1)?;
             }
-            layer.forward(&p, space.input(i), &space.slots(i), space.input(i + 1))?;
+            layer.forward(&p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }
         self.top(space, &up, space.input(n), Some(scale))?;
         if let Some(o) = offload {
@@ -311,7 +348,7 @@ impl CudaLlama {
                 o.returns(i, n)?;
             }
             let again = space.plan.keep[i] == Keep::Input;
-            layer.backward(&p, space.input(i), &space.slots(i), again, i > 0)?;
+            layer.backward(&p, &up.packed, i, space.input(i), &space.slots(i), (again, i > 0))?;
             if let Some(o) = offload {
                 o.done(i, space, moved)?;
             }
@@ -427,7 +464,7 @@ impl CudaLlama {
         let Some((space, _)) = space.as_ref() else { return Err(Error::new("no room was made")) };
         let longest = batch.positions.iter().max().map_or(1, |p| *p as usize + 1);
         let p = self.pass(space, &up, longest, self.adapter.get())?;
-        self.run(&p, &up)?;
+        self.run(&p, up.ids)?;
         // What a step has added up so far is put back after.
         let mut kept = [0f64; 1];
         self.sums.download(0, &mut kept)?;
@@ -440,11 +477,11 @@ impl CudaLlama {
     }
 
     /// All blocks forward, for their output alone.
-    fn run(&self, p: &Pass, up: &Uploaded) -> Result<()> {
+    fn run(&self, p: &Pass, ids: u64) -> Result<()> {
         let space = p.space;
-        elementwise::embed(&self.gpu, self.embedding.at(), up.ids, space.input(0), (up.tokens, p.hidden))?;
+        elementwise::embed(&self.gpu, self.embedding.at(), ids, space.input(0), (p.tokens, p.hidden))?;
         for (i, layer) in self.layers.iter().enumerate() {
-            layer.forward(p, space.input(i), &space.slots(i), space.input(i + 1))?;
+            layer.forward(p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ pub struct Sizes {
     pub vocab: usize,
     /// Columns after the inputs of qkv, o, gate_up and down.
     pub extra: [usize; 4],
+    /// Columns of adapters in all four.
+    pub ranks: usize,
 }
 
 /// What a block leaves behind for its way back.
@@ -86,6 +88,11 @@ impl Sizes {
         BF16 * t * self.hidden
     }
 
+    /// Bytes of what a block's adapters make of their inputs, which is always kept.
+    pub fn adapted(&self, t: usize) -> usize {
+        BF16 * t * self.ranks
+    }
+
     /// Bytes of the region that attention, MLP and loss share, one after the other.
     pub fn shared(&self, t: usize, tile: usize, logits: usize, splits: usize) -> usize {
         let (n, f) = (self.hidden, self.intermediate);
@@ -110,11 +117,22 @@ impl Sizes {
 impl Plan {
     /// Bytes on the card besides weights and what trains.
     pub fn bytes(&self, s: &Sizes) -> usize {
+        self.activations(s) + self.workspace(s)
+    }
+
+    /// Bytes of what is kept for the way back.
+    pub fn activations(&self, s: &Sizes) -> usize {
         let t = self.tokens;
         let inputs = if self.offload { RING.min(s.layers + 1) } else { s.layers + 1 };
         let kept: usize = self.keep.iter().map(|k| s.kept(*k, t)).sum();
-        let passing = if self.keep.contains(&Keep::Input) { s.passing(t) } else { s.passing(t) - s.kept(Keep::Attention, t) };
-        inputs * s.input(t) + kept + passing + s.shared(t, self.tile, self.logits, self.splits)
+        inputs * s.input(t) + s.layers * s.adapted(t) + kept
+    }
+
+    /// Bytes of what every layer works with in turn.
+    pub fn workspace(&self, s: &Sizes) -> usize {
+        let t = self.tokens;
+        let attention = if self.keep.contains(&Keep::Input) { 0 } else { s.kept(Keep::Attention, t) };
+        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits)
     }
 
     /// Relative time of a step: multiplications of a block as 1 each for the pass forward and the one back.
@@ -230,6 +248,7 @@ mod tests {
         heads: 28,
         vocab: 152_064,
         extra: [56, 16, 32, 16],
+        ranks: 112,
     };
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct Slots {
     pub attended: Mat,
     pub lse: u64,
     pub h: Mat,
+    /// What the adapters made of their inputs, `[T, ranks]`: qkv's, o's, gate_up's, down's.
+    pub adapted: Mat,
     /// Kept for all tokens; none where the MLP is worked through again tile by tile.
     pub gate_up: Option<Mat>,
 }
@@ -83,7 +85,7 @@ impl Workspace {
             let (qkv, attended) = (c.mat(t, s.qkv()), c.mat(t, s.queries + s.extra[1]));
             let (h, lse) = (c.mat(t, s.hidden), c.take(4 * t * s.heads));
             let gate_up = all.then(|| c.mat(t, s.gate_up()));
-            Slots { qkv, attended, lse, h, gate_up }
+            Slots { qkv, attended, lse, h, adapted: Mat::new(0, s.ranks), gate_up }
         };
         // Each matrix starts at a multiple of 256 bytes.
         let padded = |bytes: usize| bytes + 8 * 256;
@@ -113,6 +115,12 @@ impl Workspace {
         let mut c = cut(&inputs);
         let addresses = (0..count).map(|_| c.take(s.input(t))).collect();
         held.push(inputs);
+        let adapted = gpu.zeros(ACTIVATIONS, padded(0) + s.layers * s.adapted(t).next_multiple_of(256))?;
+        let mut c = cut(&adapted);
+        for slots in &mut layers {
+            slots.adapted = c.mat(t, s.ranks);
+        }
+        held.push(adapted);
 
         let stream = gpu.zeros(WORKSPACE, padded(2 * t * s.stream() + 4 * t))?;
         let mut c = cut(&stream);

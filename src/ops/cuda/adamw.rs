@@ -132,7 +132,7 @@ pub fn step(
         flags: ZERO_GRADS | LOSS_F64,
         reserved: 0,
     };
-    let grid = n.div_ceil(1024).clamp(1, 8 * gpu.multiprocessors());
+    let grid = n.div_ceil(1024).max(1);
     launch!(gpu, "adamw", (grid, 1, 1), THREADS, 0, s)
 }
 

@@ -45,6 +45,11 @@ impl Ledger {
         self.total = self.total.saturating_sub(bytes);
     }
 
+    /// Bytes held now, by component.
+    pub fn now(&self) -> Vec<(&'static str, u64)> {
+        self.now.iter().map(|(name, bytes)| (*name, *bytes)).collect()
+    }
+
     /// Bytes held now.
     pub fn total(&self) -> u64 {
         self.total
@@ -53,7 +58,7 @@ impl Ledger {
 
 /// A loaded kernel, and what its time counts to.
 #[derive(Debug, Clone, Copy)]
-pub struct Kernel(sys::CUfunction, &'static str);
+pub struct Kernel(sys::CUfunction, &'static str, &'static str);
 
 /// A card in use. Cheap to clone; everything on it belongs to one stream.
 #[derive(Clone)]
@@ -266,6 +271,31 @@ impl Gpu {
         Ok(Buffer { gpu: self.clone(), at, size, component })
     }
 
+    /// Copy on the card, in stream order.
+    pub fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // SAFETY: who calls vouches for both ranges.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, self.0.stream) }.map_err(driver("copying on the card"))
+    }
+
+    /// Record what `work` puts into the stream, without running it. It must wait for nothing and allocate nothing.
+    pub fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let wrap = driver("recording a graph");
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: the stream lives as long as `self`; the graph is destroyed once its executable form is made.
+        unsafe {
+            result::stream::begin_capture(self.0.stream, mode).map_err(&wrap)?;
+            let done = work();
+            let graph = result::stream::end_capture(self.0.stream).map_err(&wrap);
+            done?;
+            let graph = graph?;
+            let mut exec = std::ptr::null_mut();
+            let made = sys::cuGraphInstantiateWithFlags(&raw mut exec, graph, 0).result();
+            let _ = result::graph::destroy(graph);
+            made.map_err(&wrap)?;
+            Ok(Graph { gpu: self.clone(), exec })
+        }
+    }
+
     /// The kernel of this name.
     pub fn kernel(&self, name: &str) -> Result<Kernel> {
         self.0.kernels.get(name).copied().ok_or_else(|| Error::new(format!("there is no kernel {name}")))
@@ -288,7 +318,7 @@ impl Gpu {
             return Ok(());
         }
         let grid = (grid.0 as u32, grid.1 as u32, grid.2 as u32);
-        self.timed(kernel.1, || {
+        self.timed(kernel.1, || kernel.2.to_string(), || {
             // SAFETY: promised by the caller.
             unsafe {
                 result::launch_kernel(kernel.0, grid, (threads as u32, 1, 1), shared as u32, self.0.stream, arguments)
@@ -298,8 +328,13 @@ impl Gpu {
     }
 
     /// Run what puts work into the stream; its time counts to `part` while times are taken.
-    pub(super) fn timed<T>(&self, part: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        self.0.profile.around(part, self.0.stream, work)
+    pub(super) fn timed<T>(
+        &self,
+        part: &'static str,
+        name: impl FnOnce() -> String,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.0.profile.around((part, name), self.0.stream, work)
     }
 
     /// What is launched until this is dropped counts to `part`.
@@ -312,8 +347,8 @@ impl Gpu {
         self.0.profile.start();
     }
 
-    /// Milliseconds by part since then.
-    pub fn stop_profile(&self) -> Result<BTreeMap<&'static str, f64>> {
+    /// Milliseconds by part and by what was launched since then.
+    pub fn stop_profile(&self) -> Result<profile::Times> {
         self.wait()?;
         self.0.profile.stop()
     }
@@ -432,6 +467,26 @@ impl Drop for Buffer {
     }
 }
 
+/// Work that was recorded once and is launched as one.
+pub struct Graph {
+    gpu: Gpu,
+    exec: sys::CUgraphExec,
+}
+
+impl Graph {
+    pub fn launch(&self) -> Result<()> {
+        // SAFETY: both live as long as `self`.
+        unsafe { result::graph::launch(self.exec, self.gpu.0.stream) }.map_err(driver("launching a graph"))
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: this object made it; the driver keeps what still runs.
+        let _ = unsafe { result::graph::exec_destroy(self.exec) };
+    }
+}
+
 /// Load every kernel of the images by its name.
 fn kernels() -> Result<HashMap<String, Kernel>> {
     let mut all = HashMap::new();
@@ -443,7 +498,8 @@ fn kernels() -> Result<HashMap<String, Kernel>> {
             // SAFETY: the module is loaded and never unloaded.
             let f = unsafe { result::module::get_function(module, c) }.map_err(driver("loading kernels"))?;
             let part = profile::part_of(&name);
-            all.insert(name, Kernel(f, part));
+            // Kernels are never unloaded, nor are their names.
+            all.insert(name.clone(), Kernel(f, part, name.leak()));
         }
     }
     Ok(all)

@@ -33,14 +33,14 @@ impl Gate {
     }
 }
 
-/// Threads for a row of `n` numbers, eight each, a row in at most four rounds.
-fn row_threads(n: usize) -> usize {
+/// Threads for a row of `n` numbers, eight each, and the rounds that they take: a power of 2.
+fn row(n: usize) -> (usize, usize) {
     let eights = n.div_ceil(8);
-    let rounds = eights.div_ceil(512).max(1);
-    eights.div_ceil(rounds).next_multiple_of(32).clamp(32, 1024)
+    let rounds = eights.div_ceil(512).next_power_of_two();
+    (eights.div_ceil(rounds).next_multiple_of(32), rounds)
 }
 
-/// Widest row of the norms: 4 rounds of 1024 threads.
+/// Widest row of the norms: 8 rounds of 512 threads.
 pub const WIDEST: usize = 32_768;
 
 /// Rows `ids [t]` of `table [V, n]` into `out [t, n]`.
@@ -52,7 +52,9 @@ pub fn embed(gpu: &Gpu, table: u64, ids: u64, out: Mat, (t, n): (usize, usize)) 
 /// `y [t, n] = x / rms(x) · w`; with `rows` (addresses of u32, 0 for none) row i reads row `rows[i]` of `x`.
 pub fn rms_norm(gpu: &Gpu, x: Mat, w: u64, y: Mat, (t, n): (usize, usize), eps: f64, rows: u64) -> Result<()> {
     let (x_ld, y_ld, n32, eps) = (x.ld as i64, y.ld as i64, n as i32, eps as f32);
-    launch!(gpu, "rms_norm", (t, 1, 1), row_threads(n), 0, x.at, x_ld, w, y.at, y_ld, n32, eps, rows)
+    let (threads, rounds) = row(n);
+    let name = format!("rms_norm_{rounds}");
+    launch!(gpu, &name, (t, 1, 1), threads, 0, x.at, x_ld, w, y.at, y_ld, n32, eps, rows)
 }
 
 /// Adds the gradient of `x` into `d [·, n]`, given `dy [t, n]`; `rows` as in [`rms_norm`], for `x` and `d`.
@@ -68,8 +70,9 @@ pub fn rms_norm_backward(
     rows: u64,
 ) -> Result<()> {
     let (dy_ld, x_ld, d_ld, n32, eps) = (dy.ld as i64, x.ld as i64, d.ld as i64, n as i32, eps as f32);
-    let threads = row_threads(n);
-    launch!(gpu, "rms_norm_backward", (t, 1, 1), threads, 0, dy.at, dy_ld, x.at, x_ld, w, d.at, d_ld, n32, eps, rows)
+    let (threads, rounds) = row(n);
+    let name = format!("rms_norm_backward_{rounds}");
+    launch!(gpu, &name, (t, 1, 1), threads, 0, dy.at, dy_ld, x.at, x_ld, w, d.at, d_ld, n32, eps, rows)
 }
 
 /// Turn the first `heads` heads of width `d` of `x [t, ·]` in place, back where `back`. `angles` holds cosine and sine,
@@ -93,13 +96,13 @@ pub fn rope(
 /// `act [t, f] = gate(gu[.., ..f]) · gu[.., f..]`.
 pub fn swiglu(gpu: &Gpu, gu: Mat, act: Mat, (t, f): (usize, usize), gate: Gate) -> Result<()> {
     let (gu_ld, act_ld, f32_, kind) = (gu.ld as i64, act.ld as i64, f as i32, gate.kind());
-    launch!(gpu, "swiglu", (f.div_ceil(2048), t, 1), 256, 0, gu.at, gu_ld, act.at, act_ld, f32_, kind)
+    launch!(gpu, "swiglu", (f.div_ceil(4096), t, 1), 256, 0, gu.at, gu_ld, act.at, act_ld, f32_, kind)
 }
 
 /// `gu [t, 2f]` becomes its gradient, given `dact [t, f]`; `act [t, f]` is written on the way.
 pub fn swiglu_backward(gpu: &Gpu, gu: Mat, dact: Mat, act: Mat, (t, f): (usize, usize), gate: Gate) -> Result<()> {
     let (gu_ld, dact_ld, act_ld, f32_, kind) = (gu.ld as i64, dact.ld as i64, act.ld as i64, f as i32, gate.kind());
-    let grid = (f.div_ceil(2048), t, 1);
+    let grid = (f.div_ceil(4096), t, 1);
     launch!(gpu, "swiglu_backward", grid, 256, 0, gu.at, gu_ld, dact.at, dact_ld, act.at, act_ld, f32_, kind)
 }
 
@@ -181,4 +184,11 @@ pub fn copy_column(gpu: &Gpu, from: u64, to: Mat, rows: usize) -> Result<()> {
 /// Bytes at an address to 0, in stream order.
 pub fn clear(gpu: &Gpu, at: u64, bytes: usize) -> Result<()> {
     super::adamw::zero(gpu, at, bytes)
+}
+
+/// The block `[rows, cols]` at `from` to `to`.
+pub fn copy_block(gpu: &Gpu, from: Mat, to: Mat, (rows, cols): (usize, usize)) -> Result<()> {
+    let (from_ld, to_ld, rows32, cols32) = (from.ld as i64, to.ld as i64, rows as i32, cols as i32);
+    let grid = ((rows * cols).div_ceil(256), 1, 1);
+    launch!(gpu, "copy_block", grid, 256, 0, from.at, from_ld, to.at, to_ld, rows32, cols32)
 }

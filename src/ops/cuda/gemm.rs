@@ -14,7 +14,7 @@ use std::ffi::c_void;
 /// What cuBLAS asks for on Hopper.
 const WORKSPACE: usize = 32 << 20;
 /// Candidates that a large product is timed with at its first use.
-const CANDIDATES: usize = 8;
+const CANDIDATES: usize = 16;
 /// Multiplications from which a product is worth timing.
 const LARGE: usize = 1 << 31;
 
@@ -143,7 +143,7 @@ impl Gemm {
         }
         match plans.get(&key) {
             // SAFETY: the caller's promise.
-            Some(plan) => self.gpu.timed("linear", || unsafe { self.go(plan, &plan.algo, p) }),
+            Some(plan) => self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) }),
             None => Err(Error::new("cuBLAS: a plan was lost")),
         }
     }

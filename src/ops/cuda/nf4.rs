@@ -68,26 +68,8 @@ impl Nf4 {
     /// Into the bf16 matrix at `to`, whose row stride may exceed `cols`.
     pub fn dequantize(&self, gpu: &Gpu, to: Mat) -> Result<()> {
         let (packed, rows, cols, ld) = (self.held.at(), self.rows as u32, self.cols as u32, to.ld as u64);
-        let grid = ((self.rows * self.cols).div_ceil(16_384), 1, 1);
+        let grid = ((self.rows * self.cols).div_ceil(8192), 1, 1);
         let (absmax, nested, offset, code) = (self.absmax, self.nested, self.offset, self.code);
         launch!(gpu, "nf4_dequantize_bf16", grid, THREADS, 0, packed, absmax, nested, offset, code, to.at, rows, cols, ld)
     }
-}
-
-/// bitsandbytes' `create_dynamic_map(signed=True)`: seven decades, each with twice the steps of the one below.
-pub fn dynamic_map() -> [f32; 256] {
-    let mut all = vec![0.0, 1.0];
-    for i in 0..7i32 {
-        let steps = 1 << i;
-        let at = |k: i32| 0.1f32 + (0.9f32 / steps as f32) * k as f32;
-        let decade = 10f64.powi(i - 6);
-        for k in 0..steps {
-            let mean = f64::from((at(k) + at(k + 1)) / 2.0) * decade;
-            all.extend([mean as f32, -mean as f32]);
-        }
-    }
-    all.sort_by(f32::total_cmp);
-    let mut map = [0f32; 256];
-    map.iter_mut().zip(all).for_each(|(m, v)| *m = v);
-    map
 }

@@ -7,10 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Milliseconds by part, and by kernel or product.
+pub type Times = BTreeMap<(&'static str, String), f64>;
+
 /// Launches of a part, each between two events.
 #[derive(Default)]
 struct Record {
-    spans: Vec<(&'static str, sys::CUevent, sys::CUevent)>,
+    spans: Vec<(&'static str, String, sys::CUevent, sys::CUevent)>,
     /// Parts that launches count to whatever they are: the innermost, where there are any.
     scopes: Vec<&'static str>,
 }
@@ -46,14 +49,14 @@ impl Profile {
         self.on.store(true, Ordering::Relaxed);
     }
 
-    /// Milliseconds by part since the start; everything must have run.
-    pub fn stop(&self) -> Result<BTreeMap<&'static str, f64>> {
+    /// Milliseconds by part and by what was launched since the start; everything must have run.
+    pub fn stop(&self) -> Result<Times> {
         self.on.store(false, Ordering::Relaxed);
-        let mut all = BTreeMap::new();
-        for (part, start, end) in self.lock().spans.drain(..) {
+        let mut all = Times::new();
+        for (part, name, start, end) in self.lock().spans.drain(..) {
             // SAFETY: both were recorded, and are this object's to destroy.
             unsafe {
-                *all.entry(part).or_insert(0.0) +=
+                *all.entry((part, name)).or_insert(0.0) +=
                     f64::from(event::elapsed(start, end).map_err(driver("reading a time"))?);
                 let _ = (event::destroy(start), event::destroy(end));
             }
@@ -72,7 +75,7 @@ impl Profile {
     /// Run `work`, which puts something into `stream`.
     pub fn around<T>(
         &self,
-        part: &'static str,
+        (part, name): (&'static str, impl FnOnce() -> String),
         stream: sys::CUstream,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
@@ -89,7 +92,7 @@ impl Profile {
         unsafe { event::record(end, stream) }.map_err(&wrap)?;
         let mut record = self.lock();
         let part = record.scopes.last().copied().unwrap_or(part);
-        record.spans.push((part, start, end));
+        record.spans.push((part, name(), start, end));
         Ok(done)
     }
 }

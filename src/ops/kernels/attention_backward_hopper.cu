@@ -13,8 +13,8 @@
 #include "attention_tile.cuh"
 
 // LATE: the last product of a block of keys runs on under the first of the next, if registers allow.
-template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
-    static constexpr int QUERIES = 128, TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradients {
+    static constexpr int QUERIES = 64 * GROUPS, TILE = QUERIES * ROW_BYTES<D>, BLOCK = KEYS * ROW_BYTES<D>;
     static constexpr int Q = 0, DOUT = QSTAGES * TILE, OUT = 2 * QSTAGES * TILE, K = 3 * QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     static constexpr int FULL = END, FREE = FULL + 8 * QSTAGES, K_FULL = FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
                          V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
@@ -65,21 +65,29 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
             Work w(p.a, items.item);
             const int first = w.query + 64 * group + 16 * warp, mine = first + lane / 4;
             const char* tiles = shared + queries.stage * TILE;
-            float2 stats[2];
+            float2 stats[2] = {};
             float s[KEYS / 2], ds[KEYS / 2], sums[D / 2];
             unsigned a[KEYS / 16][4];
 #pragma unroll
             for (int i = 0; i < D / 2; i++) sums[i] = 0.f;
             const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128, dout = q + DOUT - Q;
             barrier_wait(base + FULL + 8 * queries.stage, queries.parity);
-#pragma unroll
-            for (int r = 0; r < 2; r++)
-                stats[r] = new_query_stat(p.a, w.head, mine + 8 * r, w.end,
-                                          row_dot<D, QUERIES>(tiles + OUT, tiles + DOUT, mine - w.query + 8 * r));
             auto stat = [&](int i) { return stats[i / 2 % 2]; };
+            bool known = false;
             int before = -1; // the stage whose keys the product in flight reads
             for (int block = w.high - 1; block >= w.low; block--) {
                 const int key = w.start + block * KEYS;
+                if (key > w.query + 64 * group + 63 || w.query + 64 * group >= w.end) { // no query here sees a key
+                    barrier_wait(base + K_FULL + 8 * ring.stage, ring.parity);
+                    barrier_wait(base + V_FULL + 8 * ring.stage, ring.parity);
+                    if (lane == 0) {
+                        barrier_arrive(base + K_FREE + 8 * ring.stage);
+                        barrier_arrive(base + V_FREE + 8 * ring.stage);
+                        if (block == w.low) barrier_arrive(base + FREE + 8 * queries.stage);
+                    }
+                    ring.next();
+                    continue;
+                }
                 barrier_wait(base + K_FULL + 8 * ring.stage, ring.parity);
                 wgmma_fence();
                 product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + ring.stage * BLOCK);
@@ -88,6 +96,13 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
                 wgmma_fence();
                 product_transposed<D, KEYS, QUERIES, KEYS>(ds, dout, base + V + ring.stage * BLOCK);
                 wgmma_commit();
+                if (!known) { // under the first products
+                    known = true;
+#pragma unroll
+                    for (int r = 0; r < 2; r++)
+                        stats[r] = new_query_stat(p.a, w.head, mine + 8 * r, w.end,
+                                                  row_dot<D, QUERIES>(tiles + OUT, tiles + DOUT, mine - w.query + 8 * r));
+                }
                 if (rule.inside == 0.f) {
                     wgmma_wait<1>();
                     hold(s);
@@ -125,7 +140,7 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
             if (LATE) {
                 wgmma_wait<0>();
                 hold(sums);
-                if (lane == 0) barrier_arrive(base + K_FREE + 8 * before);
+                if (before >= 0 && lane == 0) barrier_arrive(base + K_FREE + 8 * before);
             }
             queries.next();
             store_rows(p.a.dqkv + (long long)w.head * D, p.a.dqkv_row, first, w.end, sums, p.a.scale, p.a.scale);
@@ -137,29 +152,29 @@ template <int D, int KEYS, int STAGES, int QSTAGES, bool LATE> struct QueryGradi
         if (threadIdx.x == 0) {
             for (int i = 0; i < QSTAGES; i++) {
                 barrier_start(base + FULL + 8 * i, 1);
-                barrier_start(base + FREE + 8 * i, 8);
+                barrier_start(base + FREE + 8 * i, 4 * GROUPS);
             }
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + K_FULL + 8 * i, 1);
                 barrier_start(base + V_FULL + 8 * i, 1);
-                barrier_start(base + K_FREE + 8 * i, 8);
-                barrier_start(base + V_FREE + 8 * i, 8);
+                barrier_start(base + K_FREE + 8 * i, 4 * GROUPS);
+                barrier_start(base + V_FREE + 8 * i, 4 * GROUPS);
             }
             barriers_started();
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
-            registers_up<240>();
-            consume(p, shared, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, shared, base, multiplier());
         }
     }
 };
 
-template <int D, int QUERIES, int STAGES> struct KeyGradients {
-    static constexpr int KEYS = 128, TILE = KEYS * D * 2, BLOCK = QUERIES * D * 2;
+template <int D, int GROUPS, int QUERIES, int STAGES> struct KeyGradients {
+    static constexpr int KEYS = 64 * GROUPS, TILE = KEYS * ROW_BYTES<D>, BLOCK = QUERIES * ROW_BYTES<D>;
     static constexpr int K = 0, V = TILE, Q = 2 * TILE, DOUT = Q + STAGES * BLOCK, STATS = DOUT + STAGES * BLOCK,
                          END = STATS + STAGES * QUERIES * 8;
     static constexpr int KV_FULL = END, KV_FREE = END + 8, FULL = END + 16, FREE = FULL + 8 * STAGES,
@@ -170,8 +185,8 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
 
         __device__ __forceinline__ Work(const AttentionParams& p, int4 item) {
             end = item.y, key = item.z, kv_head = item.w / p.splits, split = item.w % p.splits;
-            Heads heads(p, kv_head, split);
             last = p.window > 0 ? min(end, key + KEYS - 1 + p.window) : end;
+            Heads heads(p, kv_head, split);
             from = heads.from, count = (last - key + QUERIES - 1) / QUERIES * (heads.to - heads.from);
         }
     };
@@ -227,19 +242,12 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
             parity ^= 1;
             for (int i = 0, query = w.key; i < w.count; i++) {
                 const unsigned q = base + Q + ring.stage * BLOCK, dout = base + DOUT + ring.stage * BLOCK;
-                if (query + QUERIES <= w.key + 64 * group) { // none sees a key of this warpgroup
-                    barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
-                    if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
-                    query = query + QUERIES < w.last ? query + QUERIES : w.key;
-                    ring.next();
-                    continue;
-                }
+                barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
                 const float4* columns = (const float4*)(shared + STATS) + (ring.stage * QUERIES / 2 + lane % 4);
                 auto stat = [&](int i) {
                     float4 both = columns[4 * (i / 4)];
                     return i % 2 ? make_float2(both.z, both.w) : make_float2(both.x, both.y);
                 };
-                barrier_wait(base + FULL + 8 * ring.stage, ring.parity);
                 wgmma_fence();
                 product_transposed<D, QUERIES, KEYS, QUERIES>(s, k, q);
                 wgmma_commit();
@@ -255,7 +263,6 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
                     cap_backward(rule, s, ds, stat);
                 }
                 if (crosses_edge(query, QUERIES, first, 16, p.a.window)) mask_queries(s, mine, query, p.a.window);
-                query = query + QUERIES < w.last ? query + QUERIES : w.key;
                 probabilities(s, rule.factor, stat);
                 as_operands<QUERIES>(a, s);
                 hold(dv);
@@ -274,6 +281,7 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
                 hold(dv);
                 if (lane == 0) barrier_arrive(base + FREE + 8 * ring.stage);
                 ring.next();
+                query = query + QUERIES < w.last ? query + QUERIES : w.key;
             }
             if (lane == 0) barrier_arrive(base + KV_FREE);
             const long long row = 2 * p.a.kv_heads * D, key_column = (long long)(p.a.heads + w.kv_head) * D;
@@ -293,36 +301,38 @@ template <int D, int QUERIES, int STAGES> struct KeyGradients {
         const unsigned base = shared_address(shared);
         if (threadIdx.x == 0) {
             barrier_start(base + KV_FULL, 1);
-            barrier_start(base + KV_FREE, 8);
+            barrier_start(base + KV_FREE, 4 * GROUPS);
             for (int i = 0; i < STAGES; i++) {
                 barrier_start(base + FULL + 8 * i, 1 + 32);
-                barrier_start(base + FREE + 8 * i, 8);
+                barrier_start(base + FREE + 8 * i, 4 * GROUPS);
             }
             barriers_started();
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0 || threadIdx.x / 32 == 1) produce(p, shared, base);
         } else {
-            registers_up<240>();
-            consume(p, shared, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, shared, base, multiplier());
         }
     }
 };
 
-#define BACKWARD(D, QSTAGES, QUERIES, STAGES)                                                         \
+#define BACKWARD(D, QSTAGES, LATE, QUERIES, STAGES)                                                \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dq_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {               \
         extern __shared__ __align__(1024) char shared[];                                           \
-        QueryGradients<D, 128, 2, QSTAGES, D == 64>::run(p, shared);                                                \
+        QueryGradients<D, 2, 128, 2, QSTAGES, LATE>::run(p, shared);                               \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(384, 1)                                           \
         attention_dkv_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {              \
         extern __shared__ __align__(1024) char shared[];                                           \
-        KeyGradients<D, QUERIES, STAGES>::run(p, shared);                                          \
+        KeyGradients<D, 2, QUERIES, STAGES>::run(p, shared);                                       \
     }
 
-BACKWARD(64, 2, 128, 2)
-BACKWARD(128, 1, 64, 3)
+BACKWARD(64, 2, true, 128, 2)
+BACKWARD(80, 1, false, 64, 3)
+BACKWARD(96, 1, false, 64, 3)
+BACKWARD(128, 1, false, 64, 3)
 #endif

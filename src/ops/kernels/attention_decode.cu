@@ -4,7 +4,7 @@
 // matrix product. Keys and values come straight from global memory to the registers that mma.sync wants them in, 16
 // bytes a load; which of D columns a thread's words are is chosen for that, the same in both factors.
 //   attention_decode_D   grid (splits, kv_heads * ceil(group / 16), batch), 32 WARPS threads, shared memory
-//                        WARPS * 16 (D + 2) 4 bytes; D = 64, 80, 96, 128, 256. Each split has its part of the keys; the
+//                        16 (WARPS (D + 3) + splits) 4 bytes; D = 64, 80, 96, 128, 256. Each split has its part of the keys; the
 //                        last to finish combines them. Nothing of the launch depends on the lengths, which are read
 //                        on the device, so a captured graph stays right as they grow.
 //   attention_append_D   grid (tokens), 128 threads: k and v of rows of qkv into the caches (a prompt)
@@ -67,42 +67,52 @@ __device__ __forceinline__ void copy_row(bf16* to, const bf16* from, int count) 
     for (int c = threadIdx.x * 8; c < count; c += blockDim.x * 8) *(uint4*)(to + c) = *(const uint4*)(from + c);
 }
 
-// sums, tops and totals (in base 2, not yet normalised) of `count` parts, `stride` floats apart, to normalised rows.
-// A part: [rows, D] sums, [rows] tops, [rows] totals.
+// Parts of a softmax over keys, `stride` floats apart: [rows, D] sums, [rows] tops (in base 2), [rows] totals.
 template <int D> struct Parts {
     const float* at;
     int count, stride, rows;
 
-    __device__ __forceinline__ float top(int row) const {
-        float top = -INFINITY_F;
-        for (int i = 0; i < count; i++) top = fmaxf(top, at[i * stride + rows * D + row]);
-        return top;
+    // What each part's sums of each row are to be multiplied with: weights[part * rows + row]. Returns the top and the
+    // total of all parts in row threadIdx.x; `whole`: of nothing else, so the weights bring normalised sums.
+    __device__ __forceinline__ float2 weigh(float* weights, bool whole) const {
+        float top = -INFINITY_F, total = 0.f;
+        const int row = threadIdx.x;
+        if (row < rows) {
+            const float* tops = at + rows * D + row;
+#pragma unroll 4
+            for (int i = 0; i < count; i++) top = fmaxf(top, tops[i * stride]);
+#pragma unroll 4
+            for (int i = 0; i < count; i++) {
+                float own = tops[i * stride], weight = own == -INFINITY_F ? 0.f : exp2_fast(own - top);
+                total += weight * tops[i * stride + rows];
+                weights[i * rows + row] = weight;
+            }
+            if (whole) {
+                float norm = total > 0.f ? 1.f / total : 0.f;
+                for (int i = 0; i < count; i++) weights[i * rows + row] *= norm;
+            }
+        }
+        __syncthreads();
+        return make_float2(top, total);
     }
-    __device__ __forceinline__ float weight(int i, int row, float top) const {
-        float own = at[i * stride + rows * D + row];
-        return own == -INFINITY_F ? 0.f : exp2_fast(own - top);
-    }
-    __device__ __forceinline__ float total(int row, float top) const {
-        float sum = 0.f;
-        for (int i = 0; i < count; i++) sum += weight(i, row, top) * at[i * stride + rows * D + rows + row];
-        return sum;
-    }
-    __device__ __forceinline__ float2 sum(int row, int column, float top) const {
+
+    __device__ __forceinline__ float2 sum(const float* weights, int row, int column) const {
         float2 sum = make_float2(0.f, 0.f);
+#pragma unroll 4
         for (int i = 0; i < count; i++) {
-            float w = weight(i, row, top);
+            float w = weights[i * rows + row];
             float2 x = *(const float2*)(at + i * stride + row * D + column);
             sum.x += w * x.x, sum.y += w * x.y;
         }
         return sum;
     }
-    // Rows of bf16, `to` the first.
-    __device__ __forceinline__ void finish(bf16* to) const {
+
+    __device__ __forceinline__ void finish(float* weights, bf16* to) const {
+        weigh(weights, true);
         for (int i = threadIdx.x; i < rows * D / 2; i += blockDim.x) {
             int row = i / (D / 2), column = i % (D / 2) * 2;
-            float high = top(row), all = total(row, high), norm = all > 0.f ? 1.f / all : 0.f;
-            float2 x = sum(row, column, high);
-            *(unsigned*)(to + row * D + column) = pack(x.x * norm, x.y * norm);
+            float2 x = sum(weights, row, column);
+            *(unsigned*)(to + row * D + column) = pack(x.x, x.y);
         }
     }
 };
@@ -143,9 +153,14 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
         unsigned k[KEYS / 8][D / 8], v[KEYS / 4][D / 16];
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) summed<D>(k[j], keys + min(key + 8 * j + part, to - 1) * p.cache_row);
+        auto load_values = [&] {
 #pragma unroll
-        for (int j = 0; j < KEYS / 4; j++)
-            spread<D>(v[j], values + min(key + j / 4 * 16 + j / 2 % 2 * 8 + lane % 4 * 2 + j % 2, to - 1) * p.cache_row);
+            for (int j = 0; j < KEYS / 4; j++) {
+                int row = key + j / 4 * 16 + j / 2 % 2 * 8 + lane % 4 * 2 + j % 2;
+                spread<D>(v[j], values + min(row, to - 1) * p.cache_row);
+            }
+        };
+        if (D < 256) load_values(); // in flight during the scores, if registers allow
         float s[KEYS / 2], rescale[2];
 #pragma unroll
         for (int j = 0; j < KEYS / 8; j++) {
@@ -165,6 +180,7 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
                 if (key + 8 * (i / 4) + lane % 4 * 2 + i % 2 >= to) s[i] = -INFINITY_F;
         }
         softmax.step(s, rule.factor, rescale);
+        if (D == 256) load_values();
 #pragma unroll
         for (int i = 0; i < D / 8; i++)
 #pragma unroll
@@ -199,20 +215,19 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
     }
     __syncthreads();
     const Parts<D> warps{shared, WARPS, stride, rows};
+    float* weights = shared + WARPS * stride;
     bf16* out = p.out + batch * p.out_row + head * D;
     if (p.splits == 1) {
-        warps.finish(out);
+        warps.finish(weights, out);
         return;
     }
     float* all = p.partial + ((long long)(batch * p.kv_heads + kv_head) * p.splits * group + piece * 16 * p.splits) * (D + 2);
     float* mine = all + split * stride;
+    const float2 both = warps.weigh(weights, false);
+    if (threadIdx.x < rows) mine[rows * D + threadIdx.x] = both.x, mine[rows * D + rows + threadIdx.x] = both.y;
     for (int i = threadIdx.x; i < rows * D / 2; i += blockDim.x) {
         int row = i / (D / 2), column = i % (D / 2) * 2;
-        *(float2*)(mine + row * D + column) = warps.sum(row, column, warps.top(row));
-    }
-    if (threadIdx.x < rows) {
-        float top = warps.top(threadIdx.x);
-        mine[rows * D + threadIdx.x] = top, mine[rows * D + rows + threadIdx.x] = warps.total(threadIdx.x, top);
+        *(float2*)(mine + row * D + column) = warps.sum(weights, row, column);
     }
     __threadfence();
     __syncthreads();
@@ -225,7 +240,7 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
     __syncthreads();
     if (*(int*)shared == 0) return;
     __threadfence();
-    Parts<D>{all, p.splits, stride, rows}.finish(out);
+    Parts<D>{all, p.splits, stride, rows}.finish(weights, out);
 }
 
 template <int D> __device__ __forceinline__ void append(const DecodeParams& p) {
@@ -248,8 +263,8 @@ template <int D> __device__ __forceinline__ void append(const DecodeParams& p) {
         append<D>(p);                                                                                              \
     }
 
-DECODE(64, 16, 8)
-DECODE(80, 16, 8)
-DECODE(96, 16, 8)
-DECODE(128, 16, 8)
+DECODE(64, 32, 8)
+DECODE(80, 32, 8)
+DECODE(96, 32, 8)
+DECODE(128, 32, 4)
 DECODE(256, 16, 8)

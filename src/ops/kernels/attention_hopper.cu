@@ -12,7 +12,7 @@
 
 template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     static constexpr int QUERIES = 64 * GROUPS, THREADS = 128 * (GROUPS + 1);
-    static constexpr int TILE = QUERIES * D * 2, BLOCK = KEYS * D * 2;
+    static constexpr int TILE = QUERIES * ROW_BYTES<D>, BLOCK = KEYS * ROW_BYTES<D>;
     static constexpr int Q = 0, K = QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     // Barriers after the tiles, 8 bytes each.
     static constexpr int Q_FULL = END, Q_FREE = Q_FULL + 8 * QSTAGES, K_FULL = Q_FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
@@ -25,6 +25,13 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             start = item.x, end = item.y, query = item.z, head = item.w;
             int first = p.window > 0 ? max(start, query - p.window + 1) : start;
             low = (first - start) / KEYS, high = (min(query + QUERIES, end) - start + KEYS - 1) / KEYS;
+        }
+        __device__ __forceinline__ int lowest() const { return start + low * KEYS; }
+        __device__ __forceinline__ int highest() const { return start + (high - 1) * KEYS; }
+        // The last block of which this warpgroup's queries see something; below `lowest` if it has no query.
+        __device__ __forceinline__ int highest(int group) const {
+            int own = query + 64 * group;
+            return own >= end ? lowest() - KEYS : min(highest(), start + (own + 63 - start) / KEYS * KEYS);
         }
     };
 
@@ -53,50 +60,53 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
         }
     }
 
-    // group: which of the multiplying warpgroups.
+    // group: which of the multiplying warpgroups. Where the next item allows, its first product is on its way before the
+    // last of the one before it has been stored.
     static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
         const Scores rule(p.a);
         const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
+        const unsigned q = base + Q + group * 64 * 128;
         Ring<STAGES> keys, values;
         Ring<QSTAGES> queries;
+        float s[KEYS / 2], sums[D / 2], rescale[2];
+        unsigned a[KEYS / 16][4];
+        bool begun = false; // the item's first product has been issued
         if (group == GROUPS - 1) named_arrive<256>(1); // the first group begins
+
         for (Items items(p.a); items.next();) {
             // Blocks of keys from the last that some query of the tile sees to the first, at `lowest`. Those in which
             // no query of this warpgroup sees a key (or it has no query) only take part in the barriers.
-            int key, highest, lowest, first;
-            bool idle;
-            {
-                Work w(p.a, items.item);
-                first = w.query + 64 * group;
-                idle = first >= w.end;
-                key = w.start + (w.high - 1) * KEYS, lowest = w.start + w.low * KEYS;
-                highest = idle ? lowest - KEYS : min(key, w.start + (first + 63 - w.start) / KEYS * KEYS);
-                first += 16 * warp;
-            }
-            const unsigned q = base + Q + queries.stage * TILE + group * 64 * 128;
-            barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
-            for (; key > highest; key -= KEYS) {
+            const Work w(p.a, items.item);
+            const int lowest = w.lowest();
+            int key = w.highest();
+            if (!begun) {
+                const int own = w.highest(group);
+                barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
+                for (; key > own; key -= KEYS) {
+                    barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
+                    barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
+                    if (lane == 0) {
+                        barrier_arrive(base + K_FREE + 8 * keys.stage);
+                        barrier_arrive(base + V_FREE + 8 * values.stage);
+                    }
+                    keys.next();
+                    values.next();
+                    if (key > lowest) {
+                        named_sync<256>(1 + group);
+                        named_arrive<256>(1 + (group + 1) % GROUPS);
+                    }
+                }
+                if (own < lowest) {
+                    if (lane == 0) barrier_arrive(base + Q_FREE + 8 * queries.stage);
+                    queries.next();
+                    continue;
+                }
                 barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
-                barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
-                if (lane == 0) {
-                    barrier_arrive(base + K_FREE + 8 * keys.stage);
-                    barrier_arrive(base + V_FREE + 8 * values.stage);
-                }
-                keys.next();
-                values.next();
-                if (key > lowest) {
-                    named_sync<256>(1 + group);
-                    named_arrive<256>(1 + (group + 1) % GROUPS);
-                }
+                wgmma_fence();
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q + queries.stage * TILE, base + K + keys.stage * BLOCK);
+                wgmma_commit();
             }
-            if (idle) {
-                if (lane == 0) barrier_arrive(base + Q_FREE + 8 * queries.stage);
-                queries.next();
-                continue;
-            }
-
-            float s[KEYS / 2], sums[D / 2], rescale[2];
-            unsigned a[KEYS / 16][4];
+            const int first = w.query + 64 * group + 16 * warp;
             Softmax softmax;
             softmax.start();
 #pragma unroll
@@ -106,11 +116,6 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
                 if (crosses_edge(first, 16, key, KEYS, p.a.window)) mask_keys(s, first + lane / 4, key, p.a.window);
                 softmax.step(s, rule.factor, rescale);
             };
-
-            barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
-            wgmma_fence();
-            product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * BLOCK);
-            wgmma_commit();
             wgmma_wait<0>();
             hold(s);
             if (lane == 0) barrier_arrive(base + K_FREE + 8 * keys.stage);
@@ -123,7 +128,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
                 barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
                 named_sync<256>(1 + group);
                 wgmma_fence();
-                product_transposed<D, KEYS, QUERIES, KEYS>(s, q, base + K + keys.stage * BLOCK);
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q + queries.stage * TILE, base + K + keys.stage * BLOCK);
                 wgmma_commit();
                 barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
                 wgmma_fence();
@@ -147,13 +152,27 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             }
             if (lane == 0) barrier_arrive(base + Q_FREE + 8 * queries.stage);
             queries.next();
+            const int4 ahead = items.peek();
+            begun = false;
+            if (ahead.w >= 0) {
+                const Work next(p.a, ahead);
+                begun = QSTAGES > 1 && next.highest(group) == next.highest();
+            }
+            if (begun) {
+                barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
+                barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
+            }
             barrier_wait(base + V_FULL + 8 * values.stage, values.parity);
             wgmma_fence();
             product<D, KEYS>(sums, a, base + V + values.stage * BLOCK);
             wgmma_commit();
+            if constexpr (QSTAGES > 1) { // of no use unless begun, and then done again
+                product_transposed<D, KEYS, QUERIES, KEYS>(s, q + queries.stage * TILE, base + K + keys.stage * BLOCK);
+                wgmma_commit();
+            }
             float norm[2], lse[2];
             softmax.finish(rule.factor, norm, lse);
-            wgmma_wait<0>();
+            wgmma_wait<(QSTAGES > 1)>();
             hold(sums);
             if (lane == 0) barrier_arrive(base + V_FREE + 8 * values.stage);
             values.next();
@@ -166,6 +185,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
                     if (row < item.y) p.a.lse[(long long)item.w * p.a.tokens + row] = lse[r];
                 }
             }
+            if (!begun) wgmma_wait<0>();
         }
     }
 
@@ -186,22 +206,25 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
         }
         __syncthreads();
         if (threadIdx.x < 128) {
-            registers_down<32>();
+            registers_down<Registers<GROUPS>::COPY>();
             if (threadIdx.x == 0) produce(p, base);
         } else {
-            registers_up<GROUPS == 2 ? 240 : 160>();
-            consume(p, base, threadIdx.x / 128 - 1);
+            registers_up<Registers<GROUPS>::MULTIPLY>();
+            consume(p, base, multiplier());
         }
     }
 };
 
-#define FORWARD(D, GROUPS, STAGES)                                                                     \
+#define FORWARD(D, GROUPS, KEYS, STAGES, QSTAGES)                                              \
     extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)                        \
         attention_fwd_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {          \
         extern __shared__ __align__(1024) char shared[];                                       \
-        Forward<D, GROUPS, 128, STAGES, 2>::run(p, shared);                                            \
+        Forward<D, GROUPS, KEYS, STAGES, QSTAGES>::run(p, shared);                             \
     }
 
-FORWARD(64, 3, 3)
-FORWARD(128, 2, 2)
+FORWARD(64, 3, 128, 3, 2)
+FORWARD(80, 2, 128, 2, 2)
+FORWARD(96, 2, 128, 2, 2)
+FORWARD(128, 2, 128, 2, 2)
+FORWARD(256, 2, 64, 2, 1)
 #endif

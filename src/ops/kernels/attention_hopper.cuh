@@ -2,7 +2,7 @@
 //
 // Operands lie in panels: rows of 64 elements (128 bytes), the 16-byte pieces of row r exchanged by XOR with r % 8,
 // as a tensor map with CU_TENSOR_MAP_SWIZZLE_128B and a box of 64 by 64 elements delivers them. A tile of D columns
-// is D / 64 panels, one after the other.
+// is one panel after the other; of the last, columns past D are whatever lies there, and nothing reads them.
 
 #pragma once
 #include "attention_math.cuh"
@@ -34,6 +34,12 @@ struct Items {
         at += gridDim.x;
         return item.w >= 0;
     }
+    // The next item, which next() will go to.
+    __device__ __forceinline__ int4 peek() const {
+        int4 none;
+        none.x = none.y = none.z = 0, none.w = -1;
+        return at < p.n_tiles ? p.tiles[at] : none;
+    }
     // The item once more, from memory.
     __device__ __forceinline__ int4 again() const { return p.tiles[at - gridDim.x]; }
 };
@@ -41,6 +47,24 @@ struct Items {
 constexpr int PANEL = 64;      // columns of a panel
 constexpr int BOX = 64;        // rows that one tensor copy brings
 constexpr int BOX_BYTES = 8192;
+
+// Of a row of D columns in shared memory.
+template <int D> constexpr int ROW_BYTES = (D + PANEL - 1) / PANEL * 128;
+
+// Registers of a thread of the warpgroup that copies and of the GROUPS that multiply. A block has no more than it was
+// launched with: a warpgroup that wants more than the others left would wait for ever.
+template <int GROUPS> struct Registers {
+    static constexpr int COPY = GROUPS == 2 ? 24 : 32, MULTIPLY = GROUPS == 2 ? 240 : 160;
+    static constexpr int LAUNCHED = 65536 / (128 * (GROUPS + 1)) / 8 * 8;
+    static_assert(COPY + GROUPS * MULTIPLY <= (GROUPS + 1) * LAUNCHED, "more registers than the block has");
+};
+
+// The same in all threads of a warp. Tells the compiler so, that addresses and loops stay in uniform registers: else it
+// moves every matrix descriptor from one kind of register to the other, between the instructions that need them.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffff, x, 0); }
+
+// Which of the multiplying warpgroups this is.
+__device__ __forceinline__ int multiplier() { return uniform(threadIdx.x / 128) - 1; }
 
 // The place in a ring of STAGES buffers, and how often it went round.
 template <int STAGES> struct Ring {
@@ -50,11 +74,11 @@ template <int STAGES> struct Ring {
     }
 };
 
-// ROWS rows of D columns, to panels; tells the barrier how many bytes will come.
+// ROWS rows of D columns, to panels.
 template <int D, int ROWS>
 __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap* map, int column, int row, unsigned barrier) {
 #pragma unroll
-    for (int c = 0; c < D / PANEL; c++)
+    for (int c = 0; c < ROW_BYTES<D> / 128; c++)
 #pragma unroll
         for (int r = 0; r < ROWS / BOX; r++)
             copy_box(to + (c * (ROWS / BOX) + r) * BOX_BYTES, map, column + c * PANEL, row + r * BOX, barrier);
@@ -87,12 +111,14 @@ __device__ __forceinline__ void product_transposed(float (&d)[N / 2], unsigned a
         wgmma_shared<N>(d, x + (k / 4 * AROWS * 128 + k % 4 * 32) / 16, y + (k / 4 * BROWS * 128 + k % 4 * 32) / 16, k > 0);
 }
 
-// d += a b: a [64, ROWS] in registers, b the tile of ROWS rows and D columns at `b`.
-template <int D, int ROWS>
+// d += a b: a [64, ROWS] in registers, b the tile of ROWS rows and D columns at `b`; columns from FROM on.
+template <int D, int ROWS, int FROM = 0>
 __device__ __forceinline__ void product(float (&d)[D / 2], const unsigned (&a)[ROWS / 16][4], unsigned b) {
-    Tile y = describe(b, ROWS * 128);
+    constexpr int LEFT = D - FROM, N = LEFT >= 128 ? 128 : LEFT >= 64 ? 64 : LEFT >= 32 ? 32 : 16;
+    Tile y = describe(b + FROM / PANEL * ROWS * 128, ROWS * 128);
 #pragma unroll
-    for (int k = 0; k < ROWS / 16; k++) wgmma_registers<D>(d, a[k], y + k * 2048 / 16);
+    for (int k = 0; k < ROWS / 16; k++) wgmma_registers<N>((float(&)[N / 2])d[FROM / 2], a[k], y + k * 2048 / 16);
+    if constexpr (N < LEFT) product<D, ROWS, FROM + N>(d, a, b);
 }
 
 template <int N> __device__ __forceinline__ void as_operands(unsigned (&a)[N / 16][4], const float (&s)[N / 2]) {

@@ -43,17 +43,15 @@ extern "C" __global__ void embed(const bf16 *table, const uint32_t *ids, bf16 *o
   for (int i = threadIdx.x * 8; i < n; i += blockDim.x * 8) store8(out + t * out_ld + i, load8(from + i));
 }
 
-// A row of up to 4 · 8 · blockDim numbers held in registers.
-#define PIECES 4
-
-// y[t] = x[rows ? rows[t] : t] / rms · w: grid T.
-extern "C" __global__ void rms_norm(const bf16 *x, long x_ld, const float *w, bf16 *y, long y_ld, int n, float eps,
-                                    const uint32_t *rows) {
+// y[t] = x[rows ? rows[t] : t] / rms · w: grid T; a row in P rounds of 8 · blockDim numbers, held in registers.
+template <int P>
+__device__ __forceinline__ void norm(const bf16 *x, long x_ld, const float *w, bf16 *y, long y_ld, int n, float eps,
+                                     const uint32_t *rows) {
   const long t = blockIdx.x, from = rows ? rows[t] : t;
-  Eight e[PIECES];
+  Eight e[P];
   float s[1] = {0.f};
 #pragma unroll
-  for (int p = 0; p < PIECES; p++) {
+  for (int p = 0; p < P; p++) {
     const int i = (p * blockDim.x + threadIdx.x) * 8;
     if (i >= n) break;
     e[p] = load8(x + from * x_ld + i);
@@ -66,50 +64,73 @@ extern "C" __global__ void rms_norm(const bf16 *x, long x_ld, const float *w, bf
   block_sum(s);
   const float r = rsqrtf(s[0] / n + eps);
 #pragma unroll
-  for (int p = 0; p < PIECES; p++) {
+  for (int p = 0; p < P; p++) {
     const int i = (p * blockDim.x + threadIdx.x) * 8;
     if (i >= n) break;
+    const float4 a = *(const float4 *)(w + i), b = *(const float4 *)(w + i + 4);
+    const float ws[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
     Eight o;
 #pragma unroll
-    for (int j = 0; j < 8; j++) o.v[j] = __float2bfloat16(__bfloat162float(e[p].v[j]) * r * w[i + j]);
+    for (int j = 0; j < 8; j++) o.v[j] = __float2bfloat16(__bfloat162float(e[p].v[j]) * r * ws[j]);
     store8(y + t * y_ld + i, o);
   }
 }
 
 // d[row] += d(rms_norm)ᵀ · dy[t], with row = rows ? rows[t] : t of both x and d: grid T.
-extern "C" __global__ void rms_norm_backward(const bf16 *dy, long dy_ld, const bf16 *x, long x_ld, const float *w,
-                                             bf16 *d, long d_ld, int n, float eps, const uint32_t *rows) {
+template <int P>
+__device__ __forceinline__ void norm_backward(const bf16 *dy, long dy_ld, const bf16 *x, long x_ld, const float *w,
+                                              bf16 *d, long d_ld, int n, float eps, const uint32_t *rows) {
   const long t = blockIdx.x, at = rows ? rows[t] : t;
-  Eight e[PIECES], g[PIECES];
+  Eight e[P], g[P], o[P];
   float s[2] = {0.f, 0.f};
 #pragma unroll
-  for (int p = 0; p < PIECES; p++) {
+  for (int p = 0; p < P; p++) {
     const int i = (p * blockDim.x + threadIdx.x) * 8;
     if (i >= n) break;
     e[p] = load8(x + at * x_ld + i);
     g[p] = load8(dy + t * dy_ld + i);
+    o[p] = load8(d + at * d_ld + i);
+    const float4 a = *(const float4 *)(w + i), b = *(const float4 *)(w + i + 4);
+    const float ws[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       const float f = __bfloat162float(e[p].v[j]);
       s[0] += f * f;
-      s[1] += f * __bfloat162float(g[p].v[j]) * w[i + j];
+      s[1] += f * __bfloat162float(g[p].v[j]) * ws[j];
     }
   }
   block_sum(s);
   const float r = rsqrtf(s[0] / n + eps), k = s[1] * r * r / n;
 #pragma unroll
-  for (int p = 0; p < PIECES; p++) {
+  for (int p = 0; p < P; p++) {
     const int i = (p * blockDim.x + threadIdx.x) * 8;
     if (i >= n) break;
-    Eight o = load8(d + at * d_ld + i);
+    const float4 a = *(const float4 *)(w + i), b = *(const float4 *)(w + i + 4);
+    const float ws[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      const float f = __bfloat162float(e[p].v[j]), h = __bfloat162float(g[p].v[j]) * w[i + j];
-      o.v[j] = __float2bfloat16(__bfloat162float(o.v[j]) + r * (h - f * k));
+      const float f = __bfloat162float(e[p].v[j]), h = __bfloat162float(g[p].v[j]) * ws[j];
+      o[p].v[j] = __float2bfloat16(__bfloat162float(o[p].v[j]) + r * (h - f * k));
     }
-    store8(d + at * d_ld + i, o);
+    store8(d + at * d_ld + i, o[p]);
   }
 }
+
+#define NORMS(P)                                                                                                        \
+  extern "C" __global__ void __launch_bounds__(512) rms_norm_##P(const bf16 *x, long x_ld, const float *w, bf16 *y,     \
+                                                                 long y_ld, int n, float eps, const uint32_t *rows) {   \
+    norm<P>(x, x_ld, w, y, y_ld, n, eps, rows);                                                                         \
+  }                                                                                                                     \
+  extern "C" __global__ void __launch_bounds__(512)                                                                     \
+      rms_norm_backward_##P(const bf16 *dy, long dy_ld, const bf16 *x, long x_ld, const float *w, bf16 *d, long d_ld,   \
+                            int n, float eps, const uint32_t *rows) {                                                   \
+    norm_backward<P>(dy, dy_ld, x, x_ld, w, d, d_ld, n, eps, rows);                                                     \
+  }
+
+NORMS(1)
+NORMS(2)
+NORMS(4)
+NORMS(8)
 
 // Turns `heads` heads of width d in place, halves paired as Llama pairs them; `sign` -1 turns back: grid T.
 // Angles of position p are at angles[p · d/2 ..], cosine and sine side by side.
@@ -141,7 +162,7 @@ struct Gate {
 // The gate's activation and its derivative: 0 silu, 1 gelu by tanh.
 __device__ __forceinline__ Gate gate(float g, int kind) {
   if (kind == 0) {
-    const float s = 1.f / (1.f + __expf(-g));
+    const float s = __fdividef(1.f, 1.f + __expf(-g));
     return {g * s, s * (1.f + g * (1.f - s))};
   }
   const float c = 0.7978845608f, k = 0.044715f;
@@ -149,40 +170,66 @@ __device__ __forceinline__ Gate gate(float g, int kind) {
   return {0.5f * g * (1.f + u), 0.5f * (1.f + u) + 0.5f * g * (1.f - u * u) * c * (1.f + 3.f * k * g * g)};
 }
 
+// Two pieces a thread, so that more is on its way at a time.
+#define ROUNDS 2
+
 // act[t, i] = activation(gu[t, i]) · gu[t, f + i]: grid (pieces of f, T).
-extern "C" __global__ void swiglu(const bf16 *gu, long gu_ld, bf16 *act, long act_ld, int f, int kind) {
+extern "C" __global__ void __launch_bounds__(256) swiglu(const bf16 *gu, long gu_ld, bf16 *act, long act_ld, int f,
+                                                         int kind) {
   const long t = blockIdx.y;
-  const int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
-  if (i >= f) return;
-  const Eight g = load8(gu + t * gu_ld + i), u = load8(gu + t * gu_ld + f + i);
-  Eight o;
+  const int first = (blockIdx.x * ROUNDS * blockDim.x + threadIdx.x) * 8, step = blockDim.x * 8;
+  Eight g[ROUNDS], u[ROUNDS];
 #pragma unroll
-  for (int j = 0; j < 8; j++)
-    o.v[j] = __float2bfloat16(gate(__bfloat162float(g.v[j]), kind).value * __bfloat162float(u.v[j]));
-  store8(act + t * act_ld + i, o);
+  for (int k = 0; k < ROUNDS; k++) {
+    const int i = first + k * step;
+    if (i >= f) break;
+    g[k] = load8(gu + t * gu_ld + i);
+    u[k] = load8(gu + t * gu_ld + f + i);
+  }
+#pragma unroll
+  for (int k = 0; k < ROUNDS; k++) {
+    const int i = first + k * step;
+    if (i >= f) break;
+    Eight o;
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      o.v[j] = __float2bfloat16(gate(__bfloat162float(g[k].v[j]), kind).value * __bfloat162float(u[k].v[j]));
+    store8(act + t * act_ld + i, o);
+  }
 }
 
 // Both ways at once: gu becomes its own gradient given dact, and act is written for the gradient of what reads it.
 // grid (pieces of f, T).
-extern "C" __global__ void swiglu_backward(bf16 *gu, long gu_ld, const bf16 *dact, long dact_ld, bf16 *act, long act_ld,
-                                           int f, int kind) {
+extern "C" __global__ void __launch_bounds__(256) swiglu_backward(bf16 *gu, long gu_ld, const bf16 *dact, long dact_ld,
+                                                                  bf16 *act, long act_ld, int f, int kind) {
   const long t = blockIdx.y;
-  const int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
-  if (i >= f) return;
-  bf16 *pg = gu + t * gu_ld + i, *pu = pg + f;
-  Eight g = load8(pg), u = load8(pu), o;
-  const Eight d = load8(dact + t * dact_ld + i);
+  const int first = (blockIdx.x * ROUNDS * blockDim.x + threadIdx.x) * 8, step = blockDim.x * 8;
+  Eight g[ROUNDS], u[ROUNDS], d[ROUNDS];
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
-    const float up = __bfloat162float(u.v[j]), dj = __bfloat162float(d.v[j]);
-    const Gate a = gate(__bfloat162float(g.v[j]), kind);
-    o.v[j] = __float2bfloat16(a.value * up);
-    g.v[j] = __float2bfloat16(dj * up * a.slope);
-    u.v[j] = __float2bfloat16(dj * a.value);
+  for (int k = 0; k < ROUNDS; k++) {
+    const int i = first + k * step;
+    if (i >= f) break;
+    g[k] = load8(gu + t * gu_ld + i);
+    u[k] = load8(gu + t * gu_ld + f + i);
+    d[k] = load8(dact + t * dact_ld + i);
   }
-  store8(act + t * act_ld + i, o);
-  store8(pg, g);
-  store8(pu, u);
+#pragma unroll
+  for (int k = 0; k < ROUNDS; k++) {
+    const int i = first + k * step;
+    if (i >= f) break;
+    Eight o;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      const float up = __bfloat162float(u[k].v[j]), dj = __bfloat162float(d[k].v[j]);
+      const Gate a = gate(__bfloat162float(g[k].v[j]), kind);
+      o.v[j] = __float2bfloat16(a.value * up);
+      g[k].v[j] = __float2bfloat16(dj * up * a.slope);
+      u[k].v[j] = __float2bfloat16(dj * a.value);
+    }
+    store8(act + t * act_ld + i, o);
+    store8(gu + t * gu_ld + i, g[k]);
+    store8(gu + t * gu_ld + f + i, u[k]);
+  }
 }
 
 // Rows of logits to their negative log-likelihood, and (where scale is not 0) in place to scale · its gradient:
@@ -372,4 +419,11 @@ extern "C" __global__ void clear_block(bf16 *x, long ld, int rows, int cols) {
 extern "C" __global__ void copy_column(const bf16 *from, bf16 *to, long ld, int rows) {
   const int t = blockIdx.x * blockDim.x + threadIdx.x;
   if (t < rows) to[t * ld] = from[t];
+}
+
+// A narrow block of one matrix into another: grid ceil(rows · cols / 256).
+extern "C" __global__ void copy_block(const bf16 *from, long from_ld, bf16 *to, long to_ld, int rows, int cols) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= rows * cols) return;
+  to[(long)(i / cols) * to_ld + i % cols] = from[(long)(i / cols) * from_ld + i % cols];
 }

@@ -81,6 +81,7 @@ template <int N> __device__ void wgmma_registers(float (&d)[N / 2], const unsign
 #define ACCUMULATORS_4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define ACCUMULATORS_16(d, i) \
     ACCUMULATORS_4(d, i), ACCUMULATORS_4(d, i + 4), ACCUMULATORS_4(d, i + 8), ACCUMULATORS_4(d, i + 12)
+#define ACCUMULATORS_8(d) ACCUMULATORS_4(d, 0), ACCUMULATORS_4(d, 4)
 #define ACCUMULATORS_32(d) ACCUMULATORS_16(d, 0), ACCUMULATORS_16(d, 16)
 #define ACCUMULATORS_64(d) ACCUMULATORS_32(d), ACCUMULATORS_16(d, 32), ACCUMULATORS_16(d, 48)
 
@@ -116,4 +117,18 @@ template <> __device__ __forceinline__ void wgmma_registers<128>(float (&d)[64],
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
         "{%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
         : ACCUMULATORS_64(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+template <> __device__ __forceinline__ void wgmma_registers<16>(float (&d)[8], const unsigned (&a)[4], Tile b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7}, "
+        "{%8, %9, %10, %11}, %12, 1, 1, 1, 1;"
+        : ACCUMULATORS_8(d) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+template <> __device__ __forceinline__ void wgmma_registers<32>(float (&d)[16], const unsigned (&a)[4], Tile b) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
+        "{%16, %17, %18, %19}, %20, 1, 1, 1, 1;"
+        : ACCUMULATORS_16(d, 0) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }

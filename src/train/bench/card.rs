@@ -39,6 +39,8 @@ pub struct Report {
     pub share_of_peak: f64,
     /// Milliseconds of one step by part, measured in a step of its own; what is left of the step is idle.
     pub parts_ms: BTreeMap<String, f64>,
+    /// The same by kernel, and by size of product (m x n x k).
+    pub launches_ms: BTreeMap<String, f64>,
     /// Largest sum of allocated bytes while training, and what it consisted of.
     pub peak_gib: f64,
     pub components_gib: BTreeMap<String, f64>,
@@ -75,7 +77,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
-    let mut parts = BTreeMap::new();
+    let (mut parts, mut launches) = (BTreeMap::new(), BTreeMap::new());
     let steps = options.steps.max(3);
     // One more than asked: its times are taken part by part, which slows it down, so it counts for nothing else.
     for step in 0..=steps {
@@ -99,7 +101,10 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
             return Err(Error::new(format!("the loss of step {} is not finite", step + 1)));
         }
         if step == steps {
-            parts = gpu.stop_profile()?.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+            for ((part, name), ms) in gpu.stop_profile()? {
+                *parts.entry(part.to_string()).or_insert(0.0) += ms;
+                launches.insert(format!("{part}: {name}"), ms);
+            }
             let busy: f64 = parts.values().sum();
             parts.insert("idle".into(), (took * 1e3 - busy).max(0.0));
         } else {
@@ -135,10 +140,58 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         peak_tflop_per_s: ceiling,
         share_of_peak: rate / ceiling,
         parts_ms: parts,
+        launches_ms: launches,
         peak_gib: ledger.peak as f64 / GIB,
         components_gib: ledger.at_peak.iter().map(|(k, v)| (k.to_string(), *v as f64 / GIB)).collect(),
         nvml_gib: nvml.and_then(|c| c.memory_used).map(|b| b as f64 / GIB),
         loss,
+    })
+}
+
+/// How fast a card generates.
+#[derive(Debug, Clone, Serialize)]
+pub struct Decoded {
+    pub shape: String,
+    pub card: String,
+    pub batch: usize,
+    /// Tokens that each sequence held before, and those drawn.
+    pub prompt: usize,
+    pub drawn: usize,
+    pub tokens_per_s: f64,
+    pub step_ms: f64,
+    pub peak_gib: f64,
+}
+
+/// Draw `count` tokens for each of `batch` sequences that hold `seq`, over random weights.
+pub fn decode(options: &Options, ordinal: usize, count: usize) -> Result<Decoded> {
+    let config = shape(&options.shape)?;
+    let gpu = Gpu::open(ordinal)?;
+    let how = Use {
+        precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        checkpointing: Checkpointing::Full,
+        vram: options.vram,
+    };
+    let model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::None, 3407, how)?;
+    // One more token at first: it finds the algorithms and records the graph of a step.
+    let mut cache = model.new_cache(options.batch, options.seq + count + 8)?;
+    let prompts: Vec<Vec<u32>> = random_batch(&config, options, 0).ids.chunks(options.seq).map(<[u32]>::to_vec).collect();
+    model.prompts(&prompts, &mut cache)?;
+    model.draw(&mut cache, 4, 1.0, 3407)?;
+    gpu.wait()?;
+    let started = Instant::now();
+    model.draw(&mut cache, count, 1.0, 3407)?;
+    gpu.wait()?;
+    let took = started.elapsed().as_secs_f64();
+    let peak = gpu.ledger().peak as f64 / GIB;
+    Ok(Decoded {
+        shape: options.shape.clone(),
+        card: gpu.name().to_string(),
+        batch: options.batch,
+        prompt: options.seq,
+        drawn: count,
+        tokens_per_s: (options.batch * count) as f64 / took,
+        step_ms: took * 1e3 / count as f64,
+        peak_gib: peak,
     })
 }
 
