@@ -271,7 +271,7 @@ impl Run {
         let known = |t: &str| self.start.passed.iter().any(|(_, title, _)| title == t);
         let title = |f: &Finding| match f.severity {
             Severity::Passed => f.title.clone(),
-            _ => format!("{}: no longer", f.title),
+            _ => format!("no longer: {}", f.title),
         };
         let since = since.filter(|f| !known(&f.title)).map(|f| (title(f), f.evidence.as_str()));
         before.chain(since).collect()
