@@ -36,6 +36,8 @@ pub enum Command {
     Eval(EvalArgs),
     /// Talk to a run, an adapter or a model
     Chat(ChatArgs),
+    /// Write a run, an adapter or a model as GGUF files
+    Export(ExportArgs),
     /// Measure how fast this machine trains
     Bench(BenchArgs),
     /// List the runs seen on this machine
@@ -117,6 +119,25 @@ pub struct ChatArgs {
     /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
     #[arg(value_name = "X")]
     pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+    /// Types, as in --gguf q4_k_m,q8_0: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, q3_k_l, q3_k_m, q3_k_s, q2_k
+    #[arg(long, value_name = "TYPE", required = true, value_delimiter = ',')]
+    pub gguf: Vec<String>,
+    /// The folder to write into
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// What the model is called, in place of the run's or the model's name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

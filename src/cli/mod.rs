@@ -10,6 +10,7 @@ pub mod check;
 pub mod completions;
 pub mod console;
 pub mod eval;
+pub mod export;
 pub mod output;
 pub mod rm;
 pub mod runs;
@@ -67,6 +68,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Check(args) => check::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),

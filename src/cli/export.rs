@@ -1,0 +1,87 @@
+//! `finetop export`: a run, an adapter or a model as GGUF files.
+
+use super::args::ExportArgs;
+use super::output;
+use crate::export::convert::Plan;
+use crate::export::metadata::About;
+use crate::export::mixture::Mixture;
+use crate::export::subject::Subject;
+use crate::run::artifact::{self, Artifact};
+use crate::{Error, Result};
+use serde_json::json;
+use std::path::Path;
+use std::time::Instant;
+
+pub fn run(args: &ExportArgs) -> Result<()> {
+    let mixtures = args.gguf.iter().map(|name| Mixture::parse(name)).collect::<Result<Vec<_>>>()?;
+    let artifact = artifact::find(&args.what)?;
+    let subject = open(&artifact)?;
+    let name = args.name.clone().unwrap_or_else(|| name_of(&artifact, &subject));
+    let about = About {
+        // A model that is only quantized keeps the name it has.
+        name: (args.name.is_some() || subject.adapter.is_some() || subject.files().is_ok()).then_some(name.as_str()),
+        tokenizer: &subject.tokenizer,
+        templates: &subject.templates,
+    };
+    let weights = subject.weights()?;
+    std::fs::create_dir_all(&args.out).map_err(|e| Error::from(e).at(args.out.display()))?;
+    output::progress(&artifact.title);
+    let mut written = Vec::new();
+    for mixture in mixtures {
+        let plan = Plan::new(&subject.opened, &weights, &about, mixture)?;
+        let path = args.out.join(file_name(&name, mixture));
+        let twice = plan.requantized();
+        if twice > 0 {
+            output::progress(&format!(
+                "note: {twice} tensors were quantized before; what that lost is not won back (take the original where there is one)"
+            ));
+        }
+        let counts = plan.counts().iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ");
+        output::progress(&format!("{}  {counts}", mixture.name()));
+        let (began, total) = (Instant::now(), plan.tensors.len());
+        let mut shown = Instant::now();
+        let bytes = plan.write(&path, &mut |done| {
+            if shown.elapsed().as_secs() >= 2 && done < total {
+                shown = Instant::now();
+                output::progress(&format!("{}  tensor {done} of {total}", mixture.name()));
+            }
+        })?;
+        let seconds = began.elapsed().as_secs_f64();
+        let mib = bytes as f64 / 1_048_576.0;
+        output::progress(&format!("{}  {mib:.1} MiB in {seconds:.1} s  {}", mixture.name(), path.display()));
+        written.push(json!({
+            "type": mixture.name(), "path": path, "bytes": bytes, "seconds": seconds, "tensors": plan.counts(),
+            "requantized": twice,
+        }));
+    }
+    match args.json {
+        true => output::print_json(&json!({"name": name, "files": written})),
+        false => output::print(&args.out.display().to_string()),
+    }
+}
+
+/// The model that an artifact is, with the template that its recipe names.
+pub fn open(artifact: &Artifact) -> Result<Subject> {
+    let template = artifact.recipe.as_ref().and_then(|r| r.model.chat_template.as_deref());
+    Subject::open(&artifact.model, artifact.adapter.as_deref(), template)
+}
+
+/// What an export is called: after the run where there is one, else after the adapter's folder or the model.
+pub fn name_of(artifact: &Artifact, subject: &Subject) -> String {
+    let folder = || artifact.adapter.as_deref().and_then(Path::file_name).map(|n| n.to_string_lossy().into_owned());
+    let name = match &artifact.recipe {
+        Some(recipe) => recipe.run_name.clone(),
+        None => folder().unwrap_or_else(|| subject.name.clone()),
+    };
+    // `SmolLM2.Q4_1` as a source is still SmolLM2.
+    match name.rsplit_once('.') {
+        Some((stem, kind)) if !stem.is_empty() && Mixture::parse(kind).is_ok() => stem.to_string(),
+        _ => name,
+    }
+}
+
+/// `NAME.Q4_K_M.gguf`
+fn file_name(name: &str, mixture: Mixture) -> String {
+    let safe: String = name.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect();
+    format!("{safe}.{}.gguf", mixture.name().to_uppercase())
+}
