@@ -1,15 +1,16 @@
 //! `finetop export`: a run, an adapter or a model as GGUF files.
 
 use super::args::ExportArgs;
-use super::output;
+use super::{manifest, output, verify};
 use crate::export::convert::Plan;
 use crate::export::metadata::About;
 use crate::export::mixture::Mixture;
+use crate::export::modelfile::{self, Modelfile, Sampling};
 use crate::export::subject::Subject;
 use crate::run::artifact::{self, Artifact};
 use crate::{Error, Result};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub fn run(args: &ExportArgs) -> Result<()> {
@@ -26,7 +27,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     let weights = subject.weights()?;
     std::fs::create_dir_all(&args.out).map_err(|e| Error::from(e).at(args.out.display()))?;
     output::progress(&artifact.title);
-    let mut written = Vec::new();
+    let (mut written, mut files) = (Vec::new(), Vec::new());
     for mixture in mixtures {
         let plan = Plan::new(&subject.opened, &weights, &about, mixture)?;
         let path = args.out.join(file_name(&name, mixture));
@@ -53,11 +54,55 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             "type": mixture.name(), "path": path, "bytes": bytes, "seconds": seconds, "tensors": plan.counts(),
             "requantized": twice,
         }));
+        files.push(path);
     }
-    match args.json {
-        true => output::print_json(&json!({"name": name, "files": written})),
-        false => output::print(&args.out.display().to_string()),
+    let modelfile = modelfile(&artifact, &subject, &name, &files)?;
+    let path = args.out.join("Modelfile");
+    std::fs::write(&path, modelfile).map_err(|e| Error::from(e).at(path.display()))?;
+    let mut summary = json!({"name": name, "files": written, "modelfile": path});
+    manifest::write(&args.out, &args.what, &artifact, &summary)?;
+    let proof = match args.no_verify {
+        true => None,
+        false => Some(verify::verify(&artifact, &args.out, &files)?),
+    };
+    if let Some(proof) = &proof {
+        summary["proof"] = proof.json.clone();
     }
+    match (args.json, &proof) {
+        (true, _) => output::print_json(&summary)?,
+        (false, Some(proof)) => output::print(&proof.table)?,
+        (false, None) => output::print(&args.out.display().to_string())?,
+    }
+    if let Some(proof) = proof {
+        proof.verdict(&args.out)?;
+    }
+    output::progress(&format!(
+        "with Ollama: ollama create {} -f {} && ollama run {0}",
+        ollama_name(&name),
+        path.display()
+    ));
+    Ok(())
+}
+
+/// Ollama's names are lower case.
+fn ollama_name(name: &str) -> String {
+    name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
+}
+
+/// A Modelfile for the first of `files`.
+fn modelfile(artifact: &Artifact, subject: &Subject, name: &str, files: &[PathBuf]) -> Result<String> {
+    let sample = artifact.recipe.as_ref().map(|r| &r.sample);
+    let mut stops: Vec<String> = sample.map(|s| s.stop.clone()).unwrap_or_default();
+    stops.extend(subject.tokenizer.special.eos_token.clone());
+    let sampling = sample.map(|s| Sampling {
+        temperature: s.temperature,
+        top_p: s.top_p,
+        top_k: s.top_k,
+        min_p: s.min_p,
+        repetition_penalty: s.repetition_penalty,
+    });
+    let from = files.first().and_then(|f| f.file_name()).map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+    modelfile::write(&Modelfile { name, from: &from, system: sample.and_then(|s| s.system.as_deref()), stops: &stops, sampling })
 }
 
 /// The model that an artifact is, with the template that its recipe names.

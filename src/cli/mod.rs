@@ -11,6 +11,8 @@ pub mod completions;
 pub mod console;
 pub mod eval;
 pub mod export;
+pub mod manifest;
+pub mod merge;
 pub mod output;
 pub mod rm;
 pub mod runs;
@@ -19,6 +21,7 @@ pub mod sparkline;
 pub mod status;
 pub mod stop;
 pub mod train;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -69,6 +72,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),

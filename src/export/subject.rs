@@ -17,6 +17,8 @@ pub struct Subject {
     pub tokenizer: Tokenizer,
     /// As trained, `{% generation %}` marks put into plain Jinja.
     pub templates: Templates,
+    /// Whether they are not the model's own.
+    pub replaced: bool,
     /// Short, for titles and file names.
     pub name: String,
 }
@@ -34,7 +36,7 @@ impl Subject {
         };
         templates.default = templates.default.as_deref().map(plain);
         templates.tool_use = templates.tool_use.as_deref().map(plain);
-        Ok(Self { opened, adapter, tokenizer, templates, name: source.name })
+        Ok(Self { opened, adapter, tokenizer, templates, replaced: template.is_some(), name: source.name })
     }
 
     /// Its weights, read from disk as they are asked for.

@@ -1,22 +1,17 @@
 //! A GGUF file written tensor by tensor, in pieces that all cores make.
 //!
-//! What is in memory at once is one piece a core and one batch of finished ones, however large the model.
+//! Must not know what the tensors are.
 
 use super::keys::{Keys, text};
+use crate::export::pieces::{self, disk};
 use crate::export::quant::Kind;
-use crate::{Error, Result};
-use rayon::prelude::*;
+use crate::Result;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Every tensor's data begins at a multiple of this (`GGUF_DEFAULT_ALIGNMENT`).
 const ALIGNMENT: u64 = 32;
-/// Values a task makes at least; as many as its caches hold.
-const PIECE: usize = 1 << 16;
-/// Bytes of finished pieces that are held before they are written.
-const BATCH: usize = 16 << 20;
-
 /// A tensor to write. `rows · columns` values, in ggml's order: a row's columns lie together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tensor {
@@ -99,20 +94,9 @@ fn data(
     let head = header(keys, tensors);
     file.write_all(&head).map_err(|e| disk(e, path))?;
     let mut total = head.len() as u64;
-    let mut batch = Vec::new();
     for (index, t) in tensors.iter().enumerate() {
-        let row = t.kind.bytes(t.columns);
-        let piece = (PIECE / t.columns.max(1)).max(1);
-        let rows_at_once = (BATCH / row.max(1) / piece).max(1) * piece;
-        for first in (0..t.rows).step_by(rows_at_once) {
-            batch.resize(rows_at_once.min(t.rows - first) * row, 0);
-            batch
-                .par_chunks_mut(piece * row)
-                .enumerate()
-                .try_for_each(|(n, out)| fill(index, first + n * piece, out))
-                .map_err(|e| e.at(&t.name))?;
-            file.write_all(&batch).map_err(|e| disk(e, path))?;
-        }
+        let shape = (t.rows, t.columns, t.kind.bytes(t.columns));
+        pieces::write(file, path, shape, &|first, out| fill(index, first, out)).map_err(|e| e.at(&t.name))?;
         let padding = t.bytes().next_multiple_of(ALIGNMENT as usize) - t.bytes();
         file.write_all(&[0; ALIGNMENT as usize][..padding]).map_err(|e| disk(e, path))?;
         total += (t.bytes() + padding) as u64;
@@ -126,13 +110,10 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.{}", std::process::id()))
 }
 
-fn disk(e: std::io::Error, path: &Path) -> Error {
-    Error::from(e).at(path.display()).next("is the disk full, or the folder read-only?")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use candle_core::quantized::gguf_file::Content;
 
     fn tensors() -> Vec<Tensor> {
