@@ -153,8 +153,11 @@ pub struct ExportArgs {
     #[arg(value_name = "X")]
     pub what: String,
     /// Types, as in --gguf q4_k_m,q8_0: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, q3_k_l, q3_k_m, q3_k_s, q2_k
-    #[arg(long, value_name = "TYPE", required = true, value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE", required_unless_present = "lora", value_delimiter = ',')]
     pub gguf: Vec<String>,
+    /// Write the adapter alone as a GGUF, for llama.cpp's --lora
+    #[arg(long)]
+    pub lora: bool,
     /// The folder to write into
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,

@@ -3,6 +3,7 @@
 use super::args::ExportArgs;
 use super::{manifest, output, verify};
 use crate::export::convert::Plan;
+use crate::export::lora_gguf;
 use crate::export::metadata::About;
 use crate::export::mixture::Mixture;
 use crate::export::modelfile::{self, Modelfile, Sampling};
@@ -54,6 +55,16 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             "type": mixture.name(), "path": path, "bytes": bytes, "seconds": seconds, "tensors": plan.counts(),
             "requantized": twice,
         }));
+        files.push(path);
+    }
+    if args.lora {
+        let Some(adapter) = &subject.adapter else {
+            return Err(Error::usage(format!("{} is no adapter", artifact.title)).next("leave --lora out"));
+        };
+        let path = args.out.join(format!("{}.LoRA.gguf", safe(&name)));
+        let bytes = lora_gguf::write(adapter, subject.opened.config(), &name, &path)?;
+        output::progress(&format!("adapter  {:.1} MiB  {}", bytes as f64 / 1_048_576.0, path.display()));
+        written.push(json!({"type": "lora", "path": path, "bytes": bytes}));
         files.push(path);
     }
     let modelfile = modelfile(&artifact, &subject, &name, &files)?;
@@ -127,6 +138,9 @@ pub fn name_of(artifact: &Artifact, subject: &Subject) -> String {
 
 /// `NAME.Q4_K_M.gguf`
 fn file_name(name: &str, mixture: Mixture) -> String {
-    let safe: String = name.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect();
-    format!("{safe}.{}.gguf", mixture.name().to_uppercase())
+    format!("{}.{}.gguf", safe(name), mixture.name().to_uppercase())
+}
+
+fn safe(name: &str) -> String {
+    name.chars().map(|c| if c == '/' || c.is_control() { '-' } else { c }).collect()
 }

@@ -7,6 +7,7 @@ pub mod adapter;
 pub mod companions;
 pub mod convert;
 pub mod gguf;
+pub mod lora_gguf;
 pub mod merge;
 pub mod metadata;
 pub mod mixture;

@@ -76,6 +76,29 @@ pub fn add(
     Ok(())
 }
 
+/// Whether llama.cpp ends a generation at this token by its text alone, whatever ids the keys name (llama-vocab.cpp).
+pub fn ends_by_text(token: &str) -> bool {
+    const ENDS: [&str; 16] = [
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "</s>",
+    ];
+    ENDS.contains(&token)
+}
+
 /// Write the chat template, in place of any that is there.
 pub fn template(keys: &mut Keys, templates: &Templates) {
     if let Some(tool_use) = &templates.tool_use {

@@ -133,8 +133,11 @@ mod tests {
             &path,
             &keys,
             &tensors(),
-            &|tensor, row, out| {
-                out.fill((tensor * 16 + row) as u8);
+            &|tensor, first, out| {
+                let row = tensors()[tensor].kind.bytes(tensors()[tensor].columns);
+                for (n, out) in out.chunks_exact_mut(row).enumerate() {
+                    out.fill((tensor * 16 + first + n) as u8);
+                }
                 Ok(())
             },
             &mut |t| names.push(t),
