@@ -66,6 +66,8 @@ pub struct Answer {
     /// Greedy, without the end token.
     pub completion: Vec<u32>,
     pub stops: bool,
+    /// How likely the end is after the completion.
+    pub ending: f64,
 }
 
 /// The trained model's side: everything that a stage is compared with.
@@ -95,7 +97,9 @@ impl Trained {
         for probe in probes {
             let Ok(prompt) = render(tokenizer, template, &probe.messages) else { continue };
             let (completion, stops) = greedy(model, &prompt, stop_ids)?;
-            answers.push(Answer { messages: probe.messages, prompt, completion, stops });
+            let words = [prompt.as_slice(), &completion].concat();
+            let ending = ending(&log_probabilities(model, &words)?, model.config().vocab_size, stop_ids);
+            answers.push(Answer { messages: probe.messages, prompt, completion, stops, ending });
         }
         let mut texts = Vec::new();
         for text in TEXTS {
@@ -154,6 +158,13 @@ pub fn argmax(values: &[f32]) -> usize {
         }
     }
     best
+}
+
+/// The probability of an end token after the last position of `log_probabilities [T · V]`.
+pub fn ending(log_probabilities: &[f32], vocab_size: usize, stop_ids: &[u32]) -> f64 {
+    let last = log_probabilities.chunks_exact(vocab_size).next_back();
+    let of = |id: &u32| last.and_then(|row| row.get(*id as usize)).map_or(0.0, |l| f64::from(*l).exp());
+    stop_ids.iter().map(of).sum()
 }
 
 /// Log-probabilities of every next token, `[T · V]`.

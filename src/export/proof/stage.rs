@@ -1,6 +1,6 @@
 //! One written model held against the trained one.
 
-use super::probe::{Trained, argmax, greedy, log_probabilities, render};
+use super::probe::{Trained, argmax, ending, greedy, log_probabilities, render};
 use super::weights;
 use crate::Result;
 use crate::data::template::ChatTemplate;
@@ -224,7 +224,8 @@ impl Stage {
     }
 
     /// A chat that the trained model ends must end here too: by itself, or where its words are put into this one's
-    /// mouth, for a quantized model takes other words, and some of them are longer.
+    /// mouth, for a quantized model takes other words, and some of them are longer. There, an end at least half as
+    /// likely as the trained model's counts.
     fn generation(&mut self, trained: &Trained, model: &Llama, stop_ids: &[u32]) -> Result<()> {
         let (mut by_itself, mut after_same_words, mut asked) = (0, 0, 0);
         let mut wrong = None;
@@ -235,9 +236,8 @@ impl Stage {
                 continue;
             }
             let words = [answer.prompt.as_slice(), &answer.completion].concat();
-            let mut cache = model.new_cache(words.len())?;
-            let next = argmax(&model.decode(&words, &mut cache)?) as u32;
-            if stop_ids.contains(&next) {
+            let now = ending(&log_probabilities(model, &words)?, trained.vocab_size, stop_ids);
+            if now >= answer.ending / 2.0 {
                 after_same_words += 1;
             } else {
                 let text = answer.messages.last().and_then(|m| m["content"].as_str()).unwrap_or_default().to_string();
