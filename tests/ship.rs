@@ -3,14 +3,17 @@
 mod common;
 
 use common::repo;
+use finetop::data::template::ChatTemplate;
 use finetop::export::convert::Plan;
 use finetop::export::gguf::{Value, writer};
 use finetop::export::lora_gguf;
 use finetop::export::merge::{Merged, SHARD, merge};
 use finetop::export::metadata::About;
 use finetop::export::mixture::Mixture;
+use finetop::export::ollama::modelfile::{self, Modelfile};
+use finetop::export::ollama::template::{Template, template};
 use finetop::export::proof::probe::chats;
-use finetop::export::proof::{Stage, Trained, prove};
+use finetop::export::proof::{Stage, Trained, prove, prove_modelfile};
 use finetop::export::quant::Kind;
 use finetop::export::subject::Subject;
 use finetop::train::speaker::{Speaker, TemplateChoice};
@@ -203,7 +206,10 @@ fn rows_of_q_and_k_that_are_not_permuted_are_found_and_named() {
     writer::write(&path, &plan.keys, &plan.tensors, &fill, &mut |_| {}).unwrap();
     let stage = side.prove(&path);
     assert_eq!(failed(&stage), ["weights", "logits"], "{stage:#?}");
-    assert!(detail(&stage, "weights").starts_with("model.layers.0.self_attn.q_proj.weight (F32) differs"), "{stage:#?}");
+    assert!(
+        detail(&stage, "weights").starts_with("model.layers.0.self_attn.q_proj.weight (F32) differs"),
+        "{stage:#?}"
+    );
 }
 
 #[test]
@@ -233,13 +239,51 @@ fn another_template_a_second_bos_and_a_lost_system_prompt_are_found_with_the_fir
     for (template, expected) in [
         ("{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}".to_string(), "token 0 is"),
         (bos, "BOS comes twice"),
-        (own.replace("{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"), "was"),
+        (
+            own.replace("{% for message in messages %}", "{% for message in messages if message.role != 'system' %}"),
+            "was",
+        ),
         ("{{ raise_exception('no') }}".to_string(), "no"),
     ] {
         let path = side.export("f32", |plan| plan.keys.text("tokenizer.chat_template", template));
         let stage = side.prove(&path);
         assert_eq!(failed(&stage), ["template"], "{stage:#?}");
         assert!(detail(&stage, "template").contains(expected), "{stage:#?}");
+    }
+}
+
+#[test]
+fn a_modelfile_s_template_is_proven_and_a_wrong_one_is_found() {
+    let side = tuned();
+    let s = &side.subject;
+    let jinja = ChatTemplate::new(&s.templates, &s.tokenizer.special, &serde_json::Map::new()).unwrap();
+    let made = template(&jinja, s.templates.default.as_ref().unwrap(), &s.tokenizer).unwrap();
+    assert_eq!((made.chats, made.differs.as_slice()), (8, &[][..]));
+    let path = side.dir.path().join("Modelfile");
+    let prove = |template: &str| {
+        let t = Template { text: template.to_string(), ..made.clone() };
+        let stops = ["<|im_end|>".to_string()];
+        let m = Modelfile {
+            name: "tiny",
+            from: "./x.gguf",
+            adapter: None,
+            template: Ok(&t),
+            system: None,
+            stops: &stops,
+            sampling: None,
+        };
+        std::fs::write(&path, modelfile::write(&m).unwrap()).unwrap();
+        prove_modelfile(s, &side.trained, &path).unwrap()
+    };
+    assert!(prove(&made.text).passed, "{:#?}", prove(&made.text));
+    for (wrong, expected) in [
+        (format!("<|im_start|>{}", made.text), "BOS comes twice"),
+        (made.text.replace("system", "user"), "token"),
+        (made.text.replace("{{ end }}{{ end }}<|im_start|>assistant\n", "{{ end }}{{ end }}"), "the end"),
+        ("{{ .Prompt".to_string(), "not closed"),
+    ] {
+        let stage = prove(&wrong);
+        assert!(!stage.passed && detail(&stage, "template").contains(expected), "{wrong}: {stage:#?}");
     }
 }
 

@@ -2,17 +2,21 @@
 
 use super::args::ExportArgs;
 use super::{manifest, output, verify};
+use crate::data::template::ChatTemplate;
 use crate::export::convert::Plan;
 use crate::export::lora_gguf;
 use crate::export::metadata::About;
 use crate::export::mixture::Mixture;
-use crate::export::modelfile::{self, Modelfile, Sampling};
+use crate::export::ollama::modelfile::{self, Modelfile, Sampling};
+use crate::export::ollama::template::{Template, template};
 use crate::export::subject::Subject;
 use crate::run::artifact::{self, Artifact};
 use crate::{Error, Result};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+const LORA: &str = ".LoRA.gguf";
 
 pub fn run(args: &ExportArgs) -> Result<()> {
     let mixtures = args.gguf.iter().map(|name| Mixture::parse(name)).collect::<Result<Vec<_>>>()?;
@@ -61,16 +65,18 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         let Some(adapter) = &subject.adapter else {
             return Err(Error::usage(format!("{} is no adapter", artifact.title)).next("leave --lora out"));
         };
-        let path = args.out.join(format!("{}.LoRA.gguf", safe(&name)));
+        let path = args.out.join(format!("{}{LORA}", safe(&name)));
         let bytes = lora_gguf::write(adapter, subject.opened.config(), &name, &path)?;
         output::progress(&format!("adapter  {:.1} MiB  {}", bytes as f64 / 1_048_576.0, path.display()));
         written.push(json!({"type": "lora", "path": path, "bytes": bytes}));
         files.push(path);
     }
-    let modelfile = modelfile(&artifact, &subject, &name, &files)?;
     let path = args.out.join("Modelfile");
-    std::fs::write(&path, modelfile).map_err(|e| Error::from(e).at(path.display()))?;
-    let mut summary = json!({"name": name, "files": written, "modelfile": path});
+    let modelfile = modelfile(&artifact, &subject, &name, &files)?;
+    if let Some(text) = &modelfile {
+        std::fs::write(&path, text).map_err(|e| Error::from(e).at(path.display()))?;
+    }
+    let mut summary = json!({"name": name, "files": written, "modelfile": modelfile.as_ref().map(|_| &path)});
     manifest::write(&args.out, &args.what, &artifact, &summary)?;
     let proof = match args.no_verify {
         true => None,
@@ -87,11 +93,10 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     if let Some(proof) = proof {
         proof.verdict(&args.out)?;
     }
-    output::progress(&format!(
-        "with Ollama: ollama create {} -f {} && ollama run {0}",
-        ollama_name(&name),
-        path.display()
-    ));
+    if modelfile.is_some() {
+        let (name, path) = (ollama_name(&name), path.display());
+        output::progress(&format!("with Ollama: ollama create {name} -f {path} && ollama run {name}"));
+    }
     Ok(())
 }
 
@@ -100,8 +105,8 @@ fn ollama_name(name: &str) -> String {
     name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect()
 }
 
-/// A Modelfile for the first of `files`.
-fn modelfile(artifact: &Artifact, subject: &Subject, name: &str, files: &[PathBuf]) -> Result<String> {
+/// A Modelfile for the first of `files`. `None`: that is an adapter alone, and its base is no file that FROM could name.
+fn modelfile(artifact: &Artifact, subject: &Subject, name: &str, files: &[PathBuf]) -> Result<Option<String>> {
     let sample = artifact.recipe.as_ref().map(|r| &r.sample);
     let mut stops: Vec<String> = sample.map(|s| s.stop.clone()).unwrap_or_default();
     stops.extend(subject.tokenizer.special.eos_token.clone());
@@ -112,8 +117,34 @@ fn modelfile(artifact: &Artifact, subject: &Subject, name: &str, files: &[PathBu
         min_p: s.min_p,
         repetition_penalty: s.repetition_penalty,
     });
-    let from = files.first().and_then(|f| f.file_name()).map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
-    modelfile::write(&Modelfile { name, from: &from, system: sample.and_then(|s| s.system.as_deref()), stops: &stops, sampling })
+    let beside = |f: &PathBuf| f.file_name().map(|n| format!("./{}", n.to_string_lossy())).unwrap_or_default();
+    let base = std::path::absolute(&artifact.model).map(|p| p.display().to_string()).unwrap_or_default();
+    let (from, adapter) = match files.first() {
+        Some(first) if first.to_string_lossy().ends_with(LORA) => match Path::new(&base).exists() {
+            true => (base, Some(beside(first))),
+            false => return Ok(None),
+        },
+        Some(first) => (beside(first), None),
+        None => return Err(Error::new("nothing was written")),
+    };
+    let template = proven(subject);
+    modelfile::write(&Modelfile {
+        name,
+        from: &from,
+        adapter: adapter.as_deref(),
+        template: template.as_ref().map_err(String::as_str),
+        system: sample.and_then(|s| s.system.as_deref()),
+        stops: &stops,
+        sampling,
+    })
+    .map(Some)
+}
+
+/// A TEMPLATE that renders as the training template does, or why there is none.
+fn proven(subject: &Subject) -> std::result::Result<Template, String> {
+    let Some(source) = &subject.templates.default else { return Err("the model has no chat template".into()) };
+    let made = ChatTemplate::new(&subject.templates, &subject.tokenizer.special, &serde_json::Map::new());
+    made.and_then(|jinja| template(&jinja, source, &subject.tokenizer)).map_err(|e| e.what)
 }
 
 /// The model that an artifact is, with the template that its recipe names.

@@ -48,7 +48,9 @@ pub fn run(args: &MergeArgs) -> Result<()> {
             output::progress(&format!("          worst in {name}: {:.2} %", 100.0 * worst.error));
         }
         if drift.error > 0.25 {
-            output::progress("▲ the adapter's change is of the size of the rounding: take --dtype f32, or serve the adapter beside its base");
+            output::progress(
+                "▲ the adapter's change is of the size of the rounding: take --dtype f32, or serve the adapter beside its base",
+            );
         }
     }
     let mut summary = json!({

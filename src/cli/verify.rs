@@ -5,7 +5,7 @@ use super::export::open;
 use super::manifest;
 use super::output;
 use crate::export::proof::probe::chats;
-use crate::export::proof::{Stage, Trained, prove};
+use crate::export::proof::{Stage, Trained, prove, prove_modelfile};
 use crate::run::artifact::{self, Artifact};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -69,8 +69,7 @@ pub fn verify(artifact: &Artifact, dir: &Path, files: &[PathBuf]) -> Result<Proo
     let trained = {
         let speaker = artifact.load()?;
         let sample = artifact.recipe.as_ref().map(|r| &r.sample);
-        let prompts: Vec<String> =
-            sample.iter().flat_map(|s| s.prompts.iter().map(|p| p.text().to_string())).collect();
+        let prompts: Vec<String> = sample.iter().flat_map(|s| s.prompts.iter().map(|p| p.text().to_string())).collect();
         let probes = chats(sample.and_then(|s| s.system.as_deref()), &prompts);
         Trained::of(&speaker.model, &speaker.tokenizer, speaker.template.as_ref(), &speaker.stop_ids, probes)?
     };
@@ -78,6 +77,10 @@ pub fn verify(artifact: &Artifact, dir: &Path, files: &[PathBuf]) -> Result<Proo
     for file in files {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         stages.push(prove(&subject, &trained, file, &mut |what| output::progress(&format!("  {name}: {what}"))));
+    }
+    let modelfile = dir.join("Modelfile");
+    if modelfile.is_file() {
+        stages.extend(prove_modelfile(&subject, &trained, &modelfile));
     }
     let passed = stages.iter().all(|s| s.passed);
     let json = json!({

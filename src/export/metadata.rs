@@ -88,9 +88,8 @@ fn of_hf(model: &HfModel, about: &About, mixture: Mixture) -> Result<Keys> {
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
     vocabulary::add(&mut keys, files, about.tokenizer, about.templates, c.vocab_size)?;
     // Further ids that end a turn, where llama.cpp would not know them by their text.
-    let known = |id: u32| {
-        Some(id) == about.tokenizer.eos_id() || vocabulary::ends_by_text(&about.tokenizer.display(id))
-    };
+    let known =
+        |id: u32| Some(id) == about.tokenizer.eos_id() || vocabulary::ends_by_text(&about.tokenizer.display(id));
     let ends = c.eos_token_ids.iter().copied().filter(|id| !known(*id));
     for (key, id) in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"].iter().zip(ends) {
         keys.set(*key, Value::U32(id));

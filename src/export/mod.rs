@@ -11,7 +11,7 @@ pub mod lora_gguf;
 pub mod merge;
 pub mod metadata;
 pub mod mixture;
-pub mod modelfile;
+pub mod ollama;
 pub mod pieces;
 pub mod proof;
 pub mod quant;

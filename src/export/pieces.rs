@@ -12,6 +12,9 @@ const PIECE: usize = 1 << 16;
 /// Bytes of finished rows that are held before they are written.
 const BATCH: usize = 16 << 20;
 
+/// Makes whole rows of a tensor: `(tensor, first row, rows' bytes)`. Called from many threads, for each row once.
+pub type Fill<'a> = dyn Fn(usize, usize, &mut [u8]) -> Result<()> + Sync + 'a;
+
 /// `rows` rows of `columns` values and `row` bytes into `file`. `fill(first row, rows' bytes)` makes whole rows, called
 /// from many threads, each row once.
 pub fn write(

@@ -2,7 +2,7 @@
 //!
 //! Must not know how a value came about: rows are asked for.
 
-use super::pieces::{self, disk};
+use super::pieces::{self, Fill, disk};
 use super::quant::Kind;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -68,7 +68,7 @@ pub fn write(
     tensors: &[Tensor],
     kind: Kind,
     most: u64,
-    fill: &(dyn Fn(usize, usize, &mut [u8]) -> Result<()> + Sync),
+    fill: &Fill,
     done: &mut dyn FnMut(usize),
 ) -> Result<u64> {
     let shards = shards(tensors, kind, most);

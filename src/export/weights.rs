@@ -17,13 +17,15 @@ use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::ops::Range;
 
+/// Where a tensor lies: shard, bytes, type.
+type Place = (usize, Range<usize>, Float);
+
 /// An opened model's weights, with an adapter on them or none.
 pub struct Weights<'a> {
     pub config: &'a Config,
     model: &'a Opened,
     shards: Vec<(String, Bytes)>,
-    /// Where a tensor lies: shard, bytes, type.
-    places: HashMap<String, (usize, Range<usize>, Float)>,
+    places: HashMap<String, Place>,
     adapter: Option<&'a Adapter>,
     /// Factor of B · A.
     scale: f32,
@@ -121,7 +123,7 @@ impl<'a> Weights<'a> {
 }
 
 /// Where this file's tensors lie, checked against the configuration.
-fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, (usize, Range<usize>, Float))>> {
+fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, Place)>> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| Error::new(format!("not a whole safetensors file: {e}")))?;
     let shapes: HashMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();
     let mut places = Vec::new();

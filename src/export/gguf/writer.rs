@@ -3,9 +3,9 @@
 //! Must not know what the tensors are.
 
 use super::keys::{Keys, text};
-use crate::export::pieces::{self, disk};
-use crate::export::quant::Kind;
 use crate::Result;
+use crate::export::pieces::{self, Fill, disk};
+use crate::export::quant::Kind;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -63,13 +63,7 @@ pub fn size(keys: &Keys, tensors: &[Tensor]) -> u64 {
 ///
 /// # Errors
 /// What `fill` returns, with the tensor's name; or the disk's. Nothing is left behind then.
-pub fn write(
-    path: &Path,
-    keys: &Keys,
-    tensors: &[Tensor],
-    fill: &(dyn Fn(usize, usize, &mut [u8]) -> Result<()> + Sync),
-    done: &mut dyn FnMut(usize),
-) -> Result<u64> {
+pub fn write(path: &Path, keys: &Keys, tensors: &[Tensor], fill: &Fill, done: &mut dyn FnMut(usize)) -> Result<u64> {
     let beside = beside(path);
     let written = File::create(&beside).map_err(|e| disk(e, path)).and_then(|mut file| {
         let bytes = data(&mut file, path, keys, tensors, fill, done)?;
@@ -88,7 +82,7 @@ fn data(
     path: &Path,
     keys: &Keys,
     tensors: &[Tensor],
-    fill: &(dyn Fn(usize, usize, &mut [u8]) -> Result<()> + Sync),
+    fill: &Fill,
     done: &mut dyn FnMut(usize),
 ) -> Result<u64> {
     let head = header(keys, tensors);

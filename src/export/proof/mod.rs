@@ -8,4 +8,4 @@ pub mod stage;
 mod weights;
 
 pub use probe::Trained;
-pub use stage::{Check, Stage, prove};
+pub use stage::{Check, Stage, prove, prove_modelfile};

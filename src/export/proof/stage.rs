@@ -6,6 +6,8 @@ use crate::Result;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenizer::Tokenizer;
 use crate::export::lora_gguf;
+use crate::export::ollama::go::GoTemplate;
+use crate::export::ollama::modelfile;
 use crate::export::quant::Kind;
 use crate::export::subject::Subject;
 use crate::export::vocabulary::ends_by_text;
@@ -62,19 +64,47 @@ fn kl_limit(kind: Kind) -> f64 {
     }
 }
 
+/// A Modelfile's TEMPLATE and stops: the ids that Ollama would hand to the model. `None` where there is no TEMPLATE.
+pub fn prove_modelfile(subject: &Subject, trained: &Trained, path: &Path) -> Option<Stage> {
+    let mut stage = Stage::new(path);
+    stage.kind = "TEMPLATE".into();
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => {
+            stage.check("reads", Some(e.to_string()), "");
+            return Some(stage);
+        }
+    };
+    let (template, stops) = modelfile::read(&text);
+    let template = match GoTemplate::new(template?) {
+        Ok(template) => template,
+        Err(e) => {
+            stage.check("template", Some(e.to_string()), "");
+            return Some(stage);
+        }
+    };
+    let tokenizer = &subject.tokenizer;
+    let mut wrong = None;
+    for answer in &trained.answers {
+        // Ollama tokenizes with what the tokenizer adds around a text, a BOS say.
+        let ids = template.render_chat(&answer.messages).and_then(|text| tokenizer.encode_with_special(&text));
+        wrong = wrong.or_else(|| match ids {
+            Ok(found) => difference(tokenizer, tokenizer, &answer.prompt, &found.ids),
+            Err(e) => Some(e.to_string()),
+        });
+    }
+    stage.check("template", wrong, format!("{} chats", trained.answers.len()));
+    // Ollama's runner also ends where the GGUF says; a stop text is the belt to those braces.
+    let ends = |id: &u32| stops.contains(&tokenizer.display(*id)) || ends_by_text(&tokenizer.display(*id));
+    let missing = trained.stop_ids.iter().find(|id| !ends(id));
+    stage.check("stops", missing.map(|id| format!("{} ends no turn", tokenizer.display(*id))), stops.join(" "));
+    stage.passed = stage.checks.iter().all(|c| c.passed);
+    Some(stage)
+}
+
 /// Read the model at `path` again and compare it. What cannot be read is a failed check, not an error.
 pub fn prove(subject: &Subject, trained: &Trained, path: &Path, tell: &mut dyn FnMut(&str)) -> Stage {
-    let mut stage = Stage {
-        path: path.to_path_buf(),
-        kind: String::new(),
-        passed: false,
-        checks: Vec::new(),
-        top1_agreement: None,
-        kl: None,
-        perplexity_trained: None,
-        perplexity: None,
-        adapter_share: None,
-    };
+    let mut stage = Stage::new(path);
     // The first check that cannot be made ends the stage.
     if let Err(e) = stage.run(subject, trained, tell) {
         stage.checks.push(Check { name: "reads", passed: false, detail: e.to_string().replace('\n', " ") });
@@ -84,6 +114,20 @@ pub fn prove(subject: &Subject, trained: &Trained, path: &Path, tell: &mut dyn F
 }
 
 impl Stage {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            kind: String::new(),
+            passed: false,
+            checks: Vec::new(),
+            top1_agreement: None,
+            kl: None,
+            perplexity_trained: None,
+            perplexity: None,
+            adapter_share: None,
+        }
+    }
+
     fn check(&mut self, name: &'static str, wrong: Option<String>, right: impl Into<String>) {
         let passed = wrong.is_none();
         self.checks.push(Check { name, passed, detail: wrong.unwrap_or_else(|| right.into()) });
@@ -139,7 +183,8 @@ impl Stage {
         let (reference, written) = (subject.weights()?, Weights::open(opened, None)?);
         let tensors = weights::compare(&reference, &written)?;
         let mut by_kind: Vec<(Kind, usize)> = Vec::new();
-        for (kind, shape) in tensors.iter().zip(reference.config.tensor_shapes()).filter_map(|(t, s)| Some((t.kind?, s.1)))
+        for (kind, shape) in
+            tensors.iter().zip(reference.config.tensor_shapes()).filter_map(|(t, s)| Some((t.kind?, s.1)))
         {
             let n: usize = shape.iter().product();
             match by_kind.iter_mut().find(|(k, _)| *k == kind) {
@@ -163,7 +208,8 @@ impl Stage {
         let mut wrong = None;
         for (text, ids) in &trained.texts {
             let now = after.encode_with_special(text).map(|e| e.ids);
-            wrong = wrong.or_else(|| difference(before, after, ids, &now.unwrap_or_default()).map(|d| format!("{text:?}: {d}")));
+            wrong = wrong
+                .or_else(|| difference(before, after, ids, &now.unwrap_or_default()).map(|d| format!("{text:?}: {d}")));
         }
         let right = format!("{} texts", trained.texts.len());
         self.check("tokens", wrong, right);
@@ -264,7 +310,10 @@ fn difference(before: &Tokenizer, after: &Tokenizer, expected: &[u32], found: &[
         Some(id) => tokenizer.display(*id),
         None => "the end".to_string(),
     };
-    let doubled = found.len() > 1 && found[0] == found[1] && after.bos_id() == Some(found[0]) && expected.first() != expected.get(1);
+    let doubled = found.len() > 1
+        && found[0] == found[1]
+        && after.bos_id() == Some(found[0])
+        && expected.first() != expected.get(1);
     let hint = if doubled { " (BOS comes twice)" } else { "" };
     Some(format!("token {at} is {} and was {} in training{hint}", show(after, found), show(before, expected)))
 }

@@ -139,10 +139,11 @@ pub fn first_wrong(tensors: &[Tensor]) -> Option<String> {
             ));
         }
     }
-    for t in tensors.iter().filter(|t| t.sums.is_torn()) {
+    if let Some(t) = tensors.iter().find(|t| t.sums.is_torn()) {
         let (share, _) = t.sums.share().unwrap_or_default();
         return Some(format!("{} has {:.0} % of what the adapter changes", t.name, 100.0 * share));
     }
     let all = total(tensors);
-    all.is_torn().then(|| format!("{:.0} % of what the adapter changes is there", 100.0 * all.share().unwrap_or_default().0))
+    all.is_torn()
+        .then(|| format!("{:.0} % of what the adapter changes is there", 100.0 * all.share().unwrap_or_default().0))
 }

@@ -17,9 +17,9 @@ fn row(case: &str, number: usize, n: usize) -> Vec<f32> {
         match case {
             "uniform" => uniform,
             "bell" => bell,
-            "outliers" if i % 97 == 0 => bell * 32.0,
+            "outliers" if i.is_multiple_of(97) => bell * 32.0,
             "outliers" => bell,
-            "sparse" if b[1] % 5 == 0 => bell,
+            "sparse" if b[1].is_multiple_of(5) => bell,
             "mixed_scales" => bell * 2f32.powi(-((i / 16 % 24) as i32)),
             "positive" => uniform.abs() + 0.25,
             "negative" => -uniform.abs(),
