@@ -40,6 +40,7 @@ fn weights() -> Weights {
         rope_theta: 100_000.0,
         rope_scaling: None,
         tie_word_embeddings: true,
+        attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![],
     };

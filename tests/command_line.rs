@@ -98,6 +98,42 @@ fn words(output: &Output) -> String {
 }
 
 #[test]
+fn a_plan_and_the_settings_are_said_without_training() {
+    let home = Home::new();
+    let plan: Value = serde_json::from_str(&home.stdout("plan tiny.toml --vram 2GiB --json")).unwrap();
+    let parts = plan["components"].as_array().unwrap();
+    let sum: u64 = parts.iter().map(|c| c["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(plan["total"].as_u64(), Some(sum));
+    assert!(plan["fits"].as_bool().unwrap() && plan["longest_row"].as_u64().unwrap() > 4, "{plan}");
+    let batch = |room: &str| {
+        let plan: Value = serde_json::from_str(&home.stdout(&format!("plan tiny.toml --vram {room} --json"))).unwrap();
+        plan["largest_batch"]["value"].as_u64().unwrap()
+    };
+    assert!(batch("200MiB") < batch("1GiB"), "less room, smaller batches");
+    assert!(home.stdout("plan demo").contains("largest max_seq_length"));
+    // Rows that are not there yet do not keep a plan back.
+    let output = home.run("plan tiny.toml --set data.train=none.jsonl --vram 8GiB");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("the full length"));
+
+    std::fs::create_dir_all(home.path("config/finetop")).unwrap();
+    std::fs::write(home.path("config/finetop/config.toml"), "# mine\ntheme = \"night\"\nmous = false\n").unwrap();
+    let mut c = home.command("config tiny.toml --set train.seed=7 --json");
+    c.env("XDG_CONFIG_HOME", home.path("config")).env("VISUAL", "ed").env_remove("FINETOP_THEME");
+    let output = c.output().unwrap();
+    assert!(output.status.success());
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |name: &str| all.iter().find(|s| s["name"] == name).unwrap_or_else(|| panic!("no {name}: {all:?}"));
+    assert_eq!(of("theme")["value"], "night");
+    assert!(of("theme")["origin"].as_str().unwrap().ends_with("config.toml:2:1"), "{}", of("theme"));
+    assert_eq!((&of("editor")["value"], &of("editor")["origin"]), (&"ed".into(), &"environment VISUAL".into()));
+    assert_eq!((&of("train.seed")["value"], &of("train.seed")["origin"]), (&"7".into(), &"flag --set".into()));
+    assert!(of("lora.r")["origin"].as_str().unwrap().contains("tiny.toml:7"), "{}", of("lora.r"));
+    assert_eq!(of("train.max_grad_norm")["origin"], "default");
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(note.contains("config.toml:3:1") && note.contains("did you mean mouse?"), "{note}");
+}
+
+#[test]
 fn a_detached_run_is_listed_stopped_gone_on_with_and_deleted() {
     let home = Home::new();
     let dir = home.stdout("train tiny.toml --detach");

@@ -3,6 +3,7 @@
 
 mod pty;
 
+use finetop::run::RunFolder;
 use finetop::run::event::{Body, RunState};
 use finetop::run::events::Tail;
 use finetop::run::host::WorkerInfo;
@@ -191,6 +192,50 @@ fn a_person_s_editor_gets_the_terminal_and_what_it_wrote_is_on_the_page() {
     p.keys("q");
     assert_eq!(p.ends(), 0, "{}", p.text());
     assert!(std::fs::read_to_string(home.path().join("support.toml")).unwrap().contains("max_seq_length = 192"));
+}
+
+/// A run that ended long ago: its events, by hand.
+fn ended_run(dir: &Path, at: f64) {
+    use finetop::run::event::{Event, SCHEMA_VERSION, Start, State};
+    let folder = RunFolder::create_at(dir).unwrap();
+    let schema = Body::Schema { version: SCHEMA_VERSION, program: "finetop".into() };
+    let start = Start { run_name: "old".into(), total_steps: 4, ..Start::default() };
+    let state = State { state: RunState::Finished, why: String::new() };
+    let lines = [schema, Body::Start(Box::new(start)), Body::State(state)]
+        .map(|body| serde_json::to_string(&Event { time: at, step: 0, body }).unwrap() + "\n");
+    std::fs::write(folder.events(), lines.concat()).unwrap();
+}
+
+#[test]
+fn a_person_s_keys_and_theme_hold_clocks_are_local_and_what_is_wrong_is_said() {
+    let home = Home::new();
+    let config = home.path().join("config/finetop");
+    std::fs::create_dir_all(config.join("themes")).unwrap();
+    std::fs::write(config.join("config.toml"), "theme = \"mine\"\n").unwrap();
+    std::fs::write(config.join("themes/mine.toml"), "accent = \"#123456\"\n").unwrap();
+    std::fs::write(config.join("keys.toml"), "[any]\nleave = \"X\"\n").unwrap();
+    // 10:41 in Greenwich.
+    ended_run(&home.path().join("old"), 38_460.0);
+    let open = || {
+        let mut c = command(PROGRAM, home.path());
+        c.args(["attach", "old"]);
+        c.env("TZ", "<+0530>-5:30");
+        c.env("COLORTERM", "truecolor");
+        Pty::start(c, 160, 48)
+    };
+    let mut p = open();
+    p.shows("X leave");
+    p.shows("16:11 → 16:11");
+    assert!(!p.text().contains("UTC"), "{}", p.text());
+    assert!(p.colours().contains(&vt100::Color::Rgb(0x12, 0x34, 0x56)), "{:?}", p.colours());
+    p.keys("X");
+    assert_eq!(p.ends(), 0);
+
+    std::fs::write(config.join("keys.toml"), "[any]\nleeve = \"X\"\n").unwrap();
+    let mut p = open();
+    p.shows("keys.toml:2:1: there is no command leeve in any");
+    p.keys("q");
+    assert_eq!(p.ends(), 0, "the keys as they are without the file");
 }
 
 #[test]

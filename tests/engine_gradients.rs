@@ -48,6 +48,7 @@ fn model(f: &Fixture, tuning: &Tuning) -> Llama {
             original_max_position_embeddings: 32,
         }),
         tie_word_embeddings: true,
+        attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![],
     };

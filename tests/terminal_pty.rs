@@ -20,11 +20,11 @@ fn in_the_terminal() {
         "start" => run(StartAt::Start).unwrap(),
         "run" => run(StartAt::Run(std::env::var("RUN").unwrap().into())).unwrap(),
         "panic" => {
-            let _screen = terminal::Screen::enter().unwrap();
+            let _screen = terminal::Screen::enter(true).unwrap();
             panic!("a mistake of ours");
         }
         "panic elsewhere" => {
-            let screen = terminal::Screen::enter().unwrap();
+            let screen = terminal::Screen::enter(true).unwrap();
             let _ = std::thread::spawn(|| panic!("in another thread")).join();
             assert!(screen.is_up());
             drop(screen);

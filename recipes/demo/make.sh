@@ -4,9 +4,9 @@
 #
 #   recipes/demo/make.sh
 #
-# The model in the repository was made by these steps at version 0.1.0, when the demo's rows were worded a little
-# otherwise; they reach the tokenizer's training, so a new one differs in a few merges. The rows may change without a new
-# model as long as their words and characters are the texts' own. The texts are the same on every machine; the losses equal to the last digit only on the same machine and thread count.
+# The model in the repository was made by these steps. The texts are the same on every machine; the losses equal to the
+# last digit only on the same machine and thread count. The demo's rows may change without a new model as long as their
+# words and characters are the texts' own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -32,6 +32,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Check a recipe, its data and its masks without training
     Check(CheckArgs),
+    /// Say what memory a recipe needs, by component, and the largest batch and sequence that fit
+    Plan(PlanArgs),
     /// Measure loss and perplexity on held-out rows
     Eval(EvalArgs),
     /// Talk to a run, an adapter or a model
@@ -54,6 +56,8 @@ pub enum Command {
     Rm(RmArgs),
     /// Print one frame of the console as text
     Snapshot(SnapshotArgs),
+    /// Print the settings that hold, and where each comes from
+    Config(ConfigArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the manual page
@@ -101,6 +105,35 @@ pub struct CheckArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
     /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// A recipe's path, or `demo`
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: String,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Memory to fit into, as 24GiB; without it what is free here
+    #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
+    pub vram: Option<u64>,
+    /// Print the plan as JSON, in bytes
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// A recipe's path, or `demo`: its values too
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: Option<String>,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value, requires = "recipe")]
+    pub set: Vec<(String, String)>,
+    /// Print it as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -190,7 +223,10 @@ pub struct BenchArgs {
     /// The model's shape, with random weights
     #[arg(long, default_value = "smollm2-135m", value_parser = clap::builder::PossibleValuesParser::new(crate::train::bench::SHAPES))]
     pub shape: String,
-    /// Sequences in a step
+    /// What to train on: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    /// Sequences in a micro-batch
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub batch: usize,
     /// Tokens in a sequence
@@ -202,9 +238,21 @@ pub struct BenchArgs {
     /// LoRA rank, on all linear layers
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub r: usize,
-    /// Compute activations again instead of keeping them
+    /// Micro-batches in a step
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub accumulate: usize,
+    /// What is computed again instead of being kept: what does not fit, everything, nothing
+    #[arg(long, default_value = "auto", value_parser = ["auto", "full", "off"])]
+    pub checkpointing: String,
+    /// Hold the frozen matrices as NF4 (on a card)
     #[arg(long)]
-    pub checkpointing: bool,
+    pub load_in_4bit: bool,
+    /// Use no more of a card than this, as in 24GiB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub vram: Option<u64>,
+    /// Generate instead: draw so many tokens for each of the sequences (on a card)
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub decode: Option<usize>,
     /// Print the figures as JSON
     #[arg(long)]
     pub json: bool,
@@ -277,6 +325,26 @@ pub struct SnapshotArgs {
 pub struct CompletionsArgs {
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
+}
+
+/// Bytes: a number with B, KiB, MiB, GiB or TiB (or KB … in thousands).
+fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: f64 = number.parse().map_err(|_| format!("\"{text}\" does not begin with a number"))?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1_048_576.0,
+        "g" | "gib" => 1_073_741_824.0,
+        "t" | "tib" => 1_099_511_627_776.0,
+        other => return Err(format!("\"{other}\" is no unit: write 24GiB or 24GB")),
+    };
+    Ok((number * unit) as u64)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

@@ -8,12 +8,14 @@ pub mod bench;
 pub mod chat;
 pub mod check;
 pub mod completions;
+pub mod config;
 pub mod console;
 pub mod eval;
 pub mod export;
 pub mod manifest;
 pub mod merge;
 pub mod output;
+pub mod plan;
 pub mod rm;
 pub mod runs;
 pub mod snapshot;
@@ -69,6 +71,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Snapshot(args) => snapshot::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),

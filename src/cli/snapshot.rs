@@ -18,7 +18,7 @@ pub fn frame(folder: &RunFolder, width: u16, height: u16, now: f64) -> Result<St
     let mut link = Link::open(folder.path())?;
     let events = link.events()?;
     // The text has no colours; the glyphs are those that the console would show here.
-    let theme = Theme::for_terminal(None, |name| std::env::var(name).ok())?;
+    let theme = Theme::ansi().on_terminal(|name| std::env::var(name).ok());
     let mut model = Model::new(theme, width, height, now);
     let run = folder.path().to_owned();
     // A run killed in its first moments may have no recipe; it can still be looked at.

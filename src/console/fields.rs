@@ -1,9 +1,10 @@
 //! The recipe as fields on the screen: value, what is usual, whether it can change now.
 
 use super::run_page::RunPage;
+use crate::recipe::Recipe;
 use crate::recipe::guidance::{Facts, guidance};
 use crate::recipe::schema::{Entry, entries, entry};
-use crate::recipe::{self, Recipe};
+use std::sync::LazyLock;
 
 /// One row of the recipe pane.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -63,15 +64,26 @@ fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
     let by_steps = values.train.max_steps > 0;
     let ends = |key: &'static str| if by_steps && key == "train.num_train_epochs" { "train.max_steps" } else { key };
     let first: Vec<&str> = FIRST.iter().map(|k| ends(k)).collect();
-    let entries_of = first.iter().filter_map(|k| entry(k)).filter(|e| recipe::get(values, e.key).is_some());
+    let entries_of = first.iter().filter_map(|k| entry(k)).filter(|e| page.recipe.texts.contains_key(e.key));
     let mut out: Vec<Field> = entries_of.map(|e| row(page, values, e)).collect();
     for live in [true, false] {
         let rest = entries().filter(|e| e.live == live && !first.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
         let rest = rest.filter(|e| !by_steps || e.key != "train.num_train_epochs");
-        let rest = rest.filter(|e| recipe::get(values, e.key).is_some());
-        out.extend(rest.map(|e| single(page, values, e, e.key)));
+        let rest = rest.filter(|e| page.recipe.texts.contains_key(e.key));
+        out.extend(rest.map(|e| single(page, values, e, short_label(e))));
     }
     out
+}
+
+/// A key without its table where no other table has such a key, and the word says enough.
+fn short_label(e: &'static Entry) -> &'static str {
+    // Every frame asks for all of them.
+    static SHARED: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let count = |leaf| entries().filter(|o| o.leaf() == leaf).count();
+        entries().map(Entry::leaf).filter(|leaf| count(*leaf) > 1).collect()
+    });
+    let clear = !SHARED.contains(&e.leaf()) && !matches!(e.leaf(), "stop" | "system" | "format");
+    if clear { e.leaf() } else { e.key }
 }
 
 /// A row as a run shows it: batch and rank together with what belongs to them.
@@ -108,19 +120,19 @@ fn single(page: &RunPage, values: &Recipe, e: &'static Entry, label: &str) -> Fi
     let known = page.folder.is_some() && start.total_steps > 0;
     let facts = Facts {
         rows: known.then_some(start.train_rows),
+        total_parameters: known.then_some(start.total_parameters),
         trainable_parameters: known.then_some(start.trainable_parameters),
         truncated_share: known.then_some(start.truncated_share),
     };
-    let value = recipe::get(values, e.key);
-    let before = page.recipe.original_values.as_ref().map(|r| recipe::get(r, e.key));
+    let (value, before) = (page.recipe.texts.get(e.key), page.recipe.original.get(e.key));
     let note = guidance(e.key, values, &facts)
         .map(|g| Note { outside: g.inside == Some(false), text: g.text })
         .unwrap_or_default();
     Field {
         key: e.key.to_string(),
         label: label.to_string(),
-        changed: before.is_some_and(|b| b != value),
-        value: page.recipe.written.get(e.key).or(value.as_ref()).map_or(super::format::UNKNOWN.into(), |v| plain(v)),
+        changed: !page.recipe.original.is_empty() && before != value,
+        value: page.recipe.written.get(e.key).or(value).map_or(super::format::UNKNOWN.into(), |v| plain(v)),
         live: e.live,
         note,
         help: e.help.to_string(),

@@ -6,7 +6,6 @@
 use super::key::Key;
 use super::model::{Model, Page};
 use super::run_page::Pane;
-use crate::{Error, Result};
 
 /// Where a binding holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,59 +267,20 @@ impl Default for Keymap {
 }
 
 impl Keymap {
-    /// The table with a user's keys in place of its own: `keys.toml`, whose tables are the contexts (`any`, `start`,
-    /// `run`, `loss`, `samples`, `memory`, `recipe`, `diagnostics`, `pager`), with the table's names for keys and a key,
-    /// or a list of them, for a value: `[run]`, `stop = "ctrl-x"`, `"next pane" = ["tab", "n"]`.
-    ///
-    /// # Errors
-    /// `Kind::Usage`: no TOML, an unknown context, name or key, or one key for two things in a context.
-    pub fn with_overrides(text: &str) -> Result<Self> {
-        let doc: toml_edit::DocumentMut =
-            text.parse().map_err(|e: toml_edit::TomlError| Error::usage(format!("keys.toml: {e}")))?;
-        let mut map = Self::default();
-        for (section, item) in doc.iter() {
-            let context = Context::ALL.into_iter().find(|c| c.word() == section).ok_or_else(|| {
-                Error::usage(format!("keys.toml: there is no context {section}"))
-                    .next(format!("the contexts are {}", Context::ALL.map(Context::word).join(", ")))
-            })?;
-            let table =
-                item.as_table_like().ok_or_else(|| Error::usage(format!("keys.toml: {section} must be a table")))?;
-            for (name, value) in table.iter() {
-                map.replace(context, name, value)?;
-            }
-        }
-        for (i, a) in map.bindings.iter().enumerate() {
-            let clash = |b: &&Binding| b.context == a.context && b.keys.iter().any(|k| a.keys.contains(k));
-            if let Some(b) = map.bindings[i + 1..].iter().find(clash) {
-                let what = format!("keys.toml: {} and {} share a key in {}", a.name, b.name, a.context.word());
-                return Err(Error::usage(what).next("give one of them another key"));
-            }
-        }
-        Ok(map)
-    }
-
-    fn replace(&mut self, context: Context, name: &str, value: &toml_edit::Item) -> Result<()> {
-        let wrong = |what: String| Error::usage(format!("keys.toml: {}: {what}", context.word()));
-        let binding = self.bindings.iter_mut().find(|b| b.context == context && b.name == name);
-        let binding = binding.ok_or_else(|| wrong(format!("there is no command {name}")).next("? lists them"))?;
-        let texts: Vec<&str> = match (value.as_str(), value.as_array()) {
-            (Some(one), _) => vec![one],
-            (_, Some(many)) => many.iter().filter_map(|v| v.as_str()).collect(),
-            _ => return Err(wrong(format!("{name} wants a key, or a list of keys"))),
-        };
-        let read = |t: &&str| {
-            Key::parse(t)
-                .ok_or_else(|| wrong(format!("{t} is no key")).next("as q, S, ctrl-x, enter, space, s-tab, pgup"))
-        };
-        binding.keys = texts.iter().map(read).collect::<Result<_>>()?;
-        Ok(())
-    }
-
     /// What `key` does in the innermost of `contexts` that knows it.
     pub fn action(&self, key: Key, contexts: &[Context]) -> Option<Action> {
         contexts
             .iter()
             .find_map(|&c| self.bindings.iter().find(|b| b.context == c && b.keys.contains(&key)).map(|b| b.action))
+    }
+
+    /// The key that does `action`, as a text names it; `:` and the command's name where a person took its key away.
+    pub fn key(&self, action: Action) -> String {
+        let of = || self.bindings.iter().filter(move |b| b.action == action);
+        of().find_map(|b| b.keys.first())
+            .map(ToString::to_string)
+            .or_else(|| of().next().map(|b| format!(":{}", b.name)))
+            .unwrap_or_default()
     }
 
     /// The bindings of a context, in the table's order.
@@ -385,30 +345,6 @@ mod tests {
                 let shared = a.context == b.context && a.keys.iter().any(|k| b.keys.contains(k));
                 assert!(!shared, "{} and {} share a key in {:?}", a.name, b.name, a.context);
             }
-        }
-    }
-
-    #[test]
-    fn a_users_keys_take_the_place_of_the_tables() {
-        let map = Keymap::with_overrides("[run]\nstop = \"ctrl-x\"\n\"next pane\" = [\"tab\", \"n\"]").unwrap();
-        let at = |key| map.action(key, &[Context::Run]);
-        assert_eq!(at(Key::Ctrl('x')), Some(Action::Stop));
-        assert_eq!(at(Key::Char('S')), None);
-        assert_eq!(at(Key::Char('n')), Some(Action::NextPane));
-    }
-
-    #[test]
-    fn wrong_keys_say_what_is_wrong() {
-        for (text, word) in [
-            ("[rum]", "rum"),
-            ("[run]\nstpo = \"x\"", "stpo"),
-            ("[run]\nstop = \"hyper-x\"", "hyper-x"),
-            ("[run]\nstop = 3", "wants a key"),
-            ("[run]\nstop = \"z\"", "share a key"),
-            ("[run", "keys.toml"),
-        ] {
-            let error = Keymap::with_overrides(text).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
         }
     }
 }

@@ -54,7 +54,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
 /// The value of a key as TOML text: as written, else its default.
 fn current(page: &RunPage, key: &str) -> Option<String> {
     let written = page.recipe.written.get(key).cloned();
-    written.or_else(|| page.recipe.values.as_ref().and_then(|v| recipe::get(v, key)))
+    written.or_else(|| page.recipe.texts.get(key).cloned())
 }
 
 /// Enter in a field: the value is checked, then set in the text, or sent to the trainer.

@@ -144,8 +144,10 @@ pub struct RecipePane {
     pub written: BTreeMap<String, String>,
     /// What the text says; the last readable state while it is wrong.
     pub values: Option<Recipe>,
-    /// What it said when the run started or the recipe was opened.
-    pub original_values: Option<Recipe>,
+    /// The same as texts, by key: every frame shows them.
+    pub texts: BTreeMap<&'static str, String>,
+    /// What they were when the run started or the recipe was opened.
+    pub original: BTreeMap<&'static str, String>,
     /// What is wrong with the text, one line each.
     pub problems: Vec<String>,
     /// Edits made here: the key and its value before, for undo. `None`: it was not in the text.
@@ -184,7 +186,7 @@ impl RecipePane {
     pub fn of(text: String) -> Self {
         let mut pane = Self { text, ..Self::default() };
         pane.read();
-        pane.original_values.clone_from(&pane.values);
+        pane.original.clone_from(&pane.texts);
         pane
     }
 
@@ -193,6 +195,7 @@ impl RecipePane {
         self.written = written(&self.text);
         match recipe::examine(&self.text, "recipe.toml", &[]) {
             Ok(loaded) => {
+                self.texts = recipe::all(&loaded.recipe);
                 self.values = Some(loaded.recipe);
                 self.problems.clear();
             }
@@ -205,12 +208,15 @@ impl RecipePane {
 fn written(text: &str) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let Ok(doc) = text.parse::<toml_edit::DocumentMut>() else { return out };
+    // Without what stands around a value: a comment after it is none of it.
+    let bare = |item: &toml_edit::Item| match item.as_value() {
+        Some(value) => value.clone().decorated("", "").to_string(),
+        None => item.to_string().trim().to_string(),
+    };
     for (key, item) in doc.iter() {
         match item.as_table_like() {
-            Some(table) => {
-                out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), v.to_string().trim().to_string())))
-            }
-            None => drop(out.insert(key.to_string(), item.to_string().trim().to_string())),
+            Some(table) => out.extend(table.iter().map(|(k, v)| (format!("{key}.{k}"), bare(v)))),
+            None => drop(out.insert(key.to_string(), bare(item))),
         }
     }
     out
@@ -241,7 +247,8 @@ impl RunPage {
     pub fn take(&mut self, event: &Event) {
         self.run.fold(event);
         match &event.body {
-            Body::Start(s) if !s.run_name.is_empty() => self.name.clone_from(&s.run_name),
+            // A folder's name is what commands call a run; a branch has its origin's run_name.
+            Body::Start(s) if self.name.is_empty() => self.name.clone_from(&s.run_name),
             Body::Change(c) => {
                 if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
                     self.recipe.text = text;

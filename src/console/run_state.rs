@@ -4,7 +4,7 @@
 //! later steps replace the earlier; after a roll back the series end at the step rolled back to.
 
 use crate::run::event::{
-    Body, Change, Checkpoint, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step,
+    Body, Change, Checkpoint, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step, kept_checkpoints,
 };
 
 /// A run as its events tell it.
@@ -139,9 +139,12 @@ impl Run {
         self.steps.push(Point { step, time, data: data.clone(), smooth, mean, weight });
     }
 
-    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps.
+    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps; shorter at the
+    /// start, where the loss falls so fast that a long window would hang far above it.
     fn smoothing(&self) -> f64 {
-        1.0 - (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2)
+        let settled = (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2);
+        let early = (6.0 / (self.steps.len() + 1) as f64).min(0.35);
+        1.0 - settled.max(early)
     }
 
     fn sample(&mut self, step: u64, time: f64, s: &Sample) {
@@ -213,6 +216,14 @@ impl Run {
 
     pub fn best_eval(&self) -> Option<&EvalPoint> {
         self.evals.iter().filter(|e| e.data.loss.is_finite()).min_by(|a, b| a.data.loss.total_cmp(&b.data.loss))
+    }
+
+    /// The steps of the checkpoints that are left where at most `limit` are kept, ascending.
+    pub fn kept_checkpoints(&self, limit: usize) -> Vec<u64> {
+        let mut all: Vec<u64> = self.checkpoints.iter().map(|c| c.step).collect();
+        all.sort_unstable();
+        let best = self.checkpoints.iter().filter(|c| c.what.best).map(|c| c.step).max();
+        kept_checkpoints(&all, limit, best, None)
     }
 
     /// The median time of the latest steps: warm-up, evaluation and sampling are outliers and do not count.

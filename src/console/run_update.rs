@@ -4,13 +4,13 @@ use super::key::Key;
 use super::keymap::Action;
 use super::message::{Effect, Mouse};
 use super::model::{Confirm, Model, Page};
+use super::remedy::{self, Offer, Remedy};
 use super::run_page::{Pane, RunPage};
 use super::start::edit_request;
 use super::view;
 use super::{chart_update, recipe_update, samples_update};
-use crate::recipe::schema;
 use crate::run::command::Command;
-use crate::run::event::{Finding, FixAction, RunState};
+use crate::run::event::RunState;
 use ratatui::layout::Rect;
 
 /// Carries out an action of the run page.
@@ -98,10 +98,11 @@ pub fn tell(m: &mut Model, command: Command, then: &str) -> Vec<Effect> {
             vec![Effect::Send(command)]
         }
         Some(page) => {
-            let why = if page.folder.is_none() {
-                "nothing trains yet: space starts the run"
-            } else {
-                "this run is over: space resumes it"
+            let key = m.keymap.key(Action::PauseOrResume);
+            let why = match (page.folder.is_none(), page.run.state) {
+                (true, _) => format!("nothing trains yet: {key} starts the run"),
+                (false, Some(RunState::Finished)) => "this run has finished".into(),
+                (false, _) => format!("this run is over: {key} resumes it"),
             };
             m.complain(why);
             Vec::new()
@@ -132,13 +133,16 @@ fn pause(m: &mut Model) -> Vec<Effect> {
             Vec::new()
         }
         Some(RunState::Paused) => vec![Effect::Send(Command::Resume)],
-        _ => tell(m, Command::Pause, "pauses after this step; space goes on"),
+        _ => {
+            let key = m.keymap.key(Action::PauseOrResume);
+            tell(m, Command::Pause, &format!("pauses after this step; {key} goes on"))
+        }
     }
 }
 
 fn stop(m: &mut Model) -> Vec<Effect> {
     let Some(page) = m.run.as_ref().filter(|p| reachable(p)) else { return tell(m, Command::Stop, "") };
-    let question = format!("Stop {} at step {}, with a checkpoint to resume from?", page.name, page.run.step_number());
+    let question = format!("Stop {} now, with a checkpoint to resume from?", page.name);
     m.confirm = Some(Confirm { question, effect: Effect::Send(Command::Stop) });
     Vec::new()
 }
@@ -146,70 +150,50 @@ fn stop(m: &mut Model) -> Vec<Effect> {
 fn branch(m: &mut Model) -> Vec<Effect> {
     let Some(page) = &m.run else { return Vec::new() };
     let cursor = page.cursor_step();
-    let before = page.run.checkpoints.iter().rev().find(|c| c.step <= cursor).map(|c| c.step);
+    let before = remedy::kept(page).into_iter().rfind(|step| *step <= cursor);
     match (page.folder.clone(), before) {
         (Some(run), Some(step)) => {
             let question = format!("Start another run from checkpoint {step}?");
             m.confirm = Some(Confirm { question, effect: Effect::Branch { run, step, set: Vec::new() } });
         }
-        _ => m.complain("no checkpoint at or before this step to branch from"),
+        _ => m.complain("no checkpoint at or before this step is left to branch from"),
     }
     Vec::new()
 }
 
-/// The finding that `a` is about: the selected one in its pane, else the worst that has a fix.
-fn finding_to_fix(page: &RunPage) -> Option<&Finding> {
-    let open = page.run.open();
-    let selected =
-        open.get(page.diagnostics.selected).copied().filter(|f| f.fix.is_some() && page.focus == Pane::Diagnostics);
-    selected.or(open.into_iter().find(|f| f.fix.is_some()))
-}
-
 fn fix(m: &mut Model) -> Vec<Effect> {
     let Some(page) = &m.run else { return Vec::new() };
-    let Some(finding) = finding_to_fix(page) else {
-        m.say("no open finding has a fix to apply");
+    let Some((finding, Offer { remedy, label })) = remedy::at_hand(page) else {
+        m.say("no open finding has a fix to apply now");
         return Vec::new();
     };
-    let Some(fix) = finding.fix.clone() else { return Vec::new() };
     let by = finding.rule.clone();
-    if page.folder.is_none() {
-        return recipe_update::set_all(m, &fix.set);
-    }
-    let live = |(key, _): &&(String, String)| schema::entry(key).is_some_and(|e| e.live);
-    let set = |(key, value): &(String, String)| {
-        Effect::Send(Command::Set { key: key.clone(), value: value.clone(), by: by.clone() })
-    };
-    match fix.action {
-        FixAction::RollBack { step, stop } => {
-            let now = page.run.step_number();
+    match remedy {
+        Remedy::Edit(set) => recipe_update::set_all(m, &set),
+        Remedy::RollBack { step, stop } => {
+            let (now, demo) = (page.run.step_number(), page.run.start.demo);
+            let effect = Effect::Send(Command::RollBack { step, stop, by });
             // It drops what was trained since, so it asks; the demo's model is there to be played with.
-            if reachable(page) && !page.run.start.demo {
-                let question = format!("Go {}? Steps {} to {now} are dropped.", fix.label, step + 1);
-                let effect = Effect::Send(Command::RollBack { step, stop, by });
+            if !demo {
+                let question = format!("Go {label}? Steps {} to {now} are dropped.", step + 1);
                 m.confirm = Some(Confirm { question, effect });
                 return Vec::new();
             }
-            let label = fix.label.clone();
-            let told = tell(m, Command::RollBack { step, stop, by }, &format!("applied: {label}"));
-            told.into_iter().flat_map(|effect| confirmed(m, effect)).collect()
+            m.say(format!("applied: {label}"));
+            confirmed(m, effect)
         }
-        FixAction::Branch { step } => {
-            m.say(format!("applied: {}", fix.label));
-            page_folder(m).map(|run| vec![Effect::Branch { run, step, set: fix.set }]).unwrap_or_default()
+        Remedy::Branch { step, set } => {
+            m.say(format!("applied: {label}"));
+            page_folder(m).map(|run| vec![Effect::Branch { run, step, set }]).unwrap_or_default()
         }
-        FixAction::Stop => stop(m),
-        FixAction::Recipe => {
-            let mut out: Vec<Effect> =
-                if reachable(page) { fix.set.iter().filter(live).map(set).collect() } else { Vec::new() };
-            let next: Vec<_> = fix.set.iter().filter(|s| !live(s)).map(|(k, v)| format!("{k} = {v}")).collect();
-            if next.is_empty() {
-                m.say(format!("applied: {}", fix.label));
-            } else {
-                m.say(format!("for the next run, copied: {}", next.join(", ")));
-                out.push(Effect::Copy(next.join("\n")));
-            }
-            out
+        Remedy::Stop => stop(m),
+        Remedy::Change(set) => {
+            m.say(format!("applied: {label}"));
+            set.into_iter().map(|(key, value)| Effect::Send(Command::Set { key, value, by: by.clone() })).collect()
+        }
+        Remedy::Copy(set) => {
+            m.say(format!("for the next run, copied: {}", remedy::words(&set)));
+            vec![Effect::Copy(set.iter().map(|(k, v)| format!("{k} = {v}")).collect::<Vec<_>>().join("\n"))]
         }
     }
 }
@@ -219,7 +203,7 @@ pub fn confirmed(m: &Model, effect: Effect) -> Vec<Effect> {
     let mut out = Vec::new();
     if let (Effect::Send(Command::RollBack { stop: false, by, .. }), Some(page)) = (&effect, &m.run) {
         let fix = page.run.findings.iter().find(|f| f.rule == *by).and_then(|f| f.fix.as_ref());
-        let live = fix.iter().flat_map(|x| &x.set).filter(|(key, _)| schema::entry(key).is_some_and(|e| e.live));
+        let live = fix.iter().flat_map(|x| &x.set).filter(|(key, _)| remedy::is_live(key));
         let set =
             |(key, value): &(String, String)| Command::Set { key: key.clone(), value: value.clone(), by: by.clone() };
         out.extend(live.map(set).map(Effect::Send));

@@ -193,7 +193,8 @@ fn delete(m: &mut Model) {
         m.start.runs.iter().filter(|r| m.start.marked.contains(&r.folder)).cloned().collect()
     };
     if let Some(live) = chosen.iter().find(|r| r.live) {
-        m.complain(format!("{} is still at work: open it and stop it first with S", live.name));
+        let key = m.keymap.key(Action::Stop);
+        m.complain(format!("{} is still at work: open it and stop it first with {key}", live.name));
         return;
     }
     let question = match chosen.as_slice() {

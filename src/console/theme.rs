@@ -1,6 +1,7 @@
 //! Colours by role. One accent; yellow, red and green mean warning, error and passed and never stand
 //! without ▲ ✕ ✓; secondary text is dim. ANSI 8 is never used: Solarized paints it as the background.
 
+use crate::recipe::problem::Locator;
 use crate::{Error, Result};
 use ratatui::style::{Color, Modifier, Style};
 use std::str::FromStr;
@@ -12,6 +13,21 @@ pub enum Glyphs {
     /// For fonts without braille, as the Linux console's.
     Dots,
     Ascii,
+}
+
+impl Glyphs {
+    /// By its name in `config.toml`.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Braille, Self::Dots, Self::Ascii].into_iter().find(|g| g.word() == name)
+    }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Braille => "braille",
+            Self::Dots => "dots",
+            Self::Ascii => "ascii",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -55,19 +71,28 @@ impl Theme {
         Self { accent: bold, warn: bold, error: bold, pass: Style::new(), ..Self::ansi() }
     }
 
+    /// The names of the built-in themes.
+    pub fn names() -> [&'static str; 3] {
+        BUILT_IN.map(|(name, _)| name)
+    }
+
     /// A built-in theme's text.
     pub fn built_in(name: &str) -> Option<&'static str> {
         BUILT_IN.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
     }
 
     /// Reads a theme: a `[palette]` of named colours, and roles that name one of them, an ANSI colour or
-    /// `#rrggbb`. A role that is absent keeps the default's. Errors say which entry is wrong.
-    pub fn parse(text: &str) -> Result<Self> {
-        let doc: toml_edit::DocumentMut =
-            text.parse().map_err(|e: toml_edit::TomlError| Error::usage(e.to_string()))?;
+    /// `#rrggbb`. A role that is absent keeps the default's.
+    ///
+    /// # Errors
+    /// `Kind::Usage`: which entry is wrong, with `file` and the line.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let locator = Locator { file, text };
+        let doc = locator.document()?;
         let mut theme = Self::ansi();
         let palette = doc.get("palette").and_then(|p| p.as_table_like());
         for (role, item) in doc.iter().filter(|(k, _)| *k != "palette") {
+            let at = locator.place(doc.key(role).and_then(|k| k.span()));
             let slot = match role {
                 "text" => &mut theme.text,
                 "dim" => &mut theme.dim,
@@ -77,39 +102,42 @@ impl Theme {
                 "pass" => &mut theme.pass,
                 _ => {
                     let roles = "the roles are text, dim, accent, warn, error, pass";
-                    return Err(Error::usage(format!("theme: unknown role {role}")).next(roles));
+                    return Err(Error::usage(format!("there is no role {role} in a theme")).at(at).next(roles));
                 }
             };
-            let name = item.as_str().ok_or_else(|| Error::usage(format!("theme: {role} must be a string")))?;
+            let name = item.as_str().ok_or_else(|| {
+                Error::usage(format!("{role} must be a text")).at(&at).next("a colour's name in quotes, or \"#rrggbb\"")
+            })?;
             let value = palette.and_then(|p| p.get(name)).and_then(|v| v.as_str()).unwrap_or(name);
             *slot = match value {
                 "dim" => Style::new().add_modifier(Modifier::DIM),
                 "default" => Style::new(),
                 _ => Style::new().fg(Color::from_str(value).map_err(|_| {
-                    Error::usage(format!("theme: {role}: {value} is no colour")).next("a name such as cyan, or #rrggbb")
+                    Error::usage(format!("{role}: {value} is no colour"))
+                        .at(&at)
+                        .next("a name such as cyan, or #rrggbb")
                 })?),
             };
         }
         Ok(theme)
     }
 
-    /// The theme for this environment: `theme` is the text of the one asked for, if any.
-    /// `NO_COLOR` wins over it; where none is asked for, a background that `COLORFGBG` calls light gets the light
-    /// theme if the terminal has true colour, since ANSI yellow is faint on white; true colours step down to 256 unless `COLORTERM` promises them;
-    /// `FINETOP_ASCII`, or a `TERM` without braille, choose the glyphs.
-    pub fn for_terminal(theme: Option<&str>, var: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let set = |name: &str| var(name).is_some_and(|v| !v.is_empty() && v != "0");
-        let true_colour = var("COLORTERM").is_some_and(|v| v == "truecolor" || v == "24bit");
+    /// The built-in theme for a terminal whose person named none: ANSI colours, or the light theme where `COLORFGBG`
+    /// calls the background light and there is true colour, since ANSI yellow is faint on white.
+    pub fn default_name(var: impl Fn(&str) -> Option<String>) -> &'static str {
         // rxvt's and others' `fg;bg`: 7 and 15 are the light backgrounds.
         let light = var("COLORFGBG").is_some_and(|v| matches!(v.rsplit(';').next(), Some("7" | "15")));
-        let mut out = match theme {
-            _ if set("NO_COLOR") => Self::plain(),
-            Some(text) => Self::parse(text)?,
-            None if light && true_colour => Self::parse(include_str!("../../themes/paper.toml"))?,
-            None => Self::ansi(),
-        };
+        if light && true_colour(&var) { "paper" } else { "ansi" }
+    }
+
+    /// This theme as the environment's terminal can show it. `NO_COLOR` leaves no colour; true colours step down to
+    /// 256 unless `COLORTERM` promises them, to 16 where `TERM` has no more; `FINETOP_ASCII`, or a `TERM` without
+    /// braille, choose the glyphs.
+    pub fn on_terminal(self, var: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| var(name).is_some_and(|v| !v.is_empty() && v != "0");
+        let mut out = if set("NO_COLOR") { Self::plain() } else { self };
         let term = var("TERM").unwrap_or_default();
-        if !true_colour {
+        if !true_colour(&var) {
             let deep = term.contains("256") || term.contains("direct");
             out = if deep { out.with_colours(to_256) } else { out.with_colours(|c| to_16(to_256(c))) };
         }
@@ -117,9 +145,9 @@ impl Theme {
             Some("dots") => Glyphs::Dots,
             _ if set("FINETOP_ASCII") => Glyphs::Ascii,
             _ if term == "linux" => Glyphs::Dots,
-            _ => Glyphs::Braille,
+            _ => out.glyphs,
         };
-        Ok(out)
+        out
     }
 
     fn with_colours(mut self, f: impl Fn(Color) -> Color) -> Self {
@@ -139,6 +167,10 @@ impl Theme {
     pub fn focus(&self) -> Style {
         self.accent.add_modifier(Modifier::BOLD)
     }
+}
+
+fn true_colour(var: impl Fn(&str) -> Option<String>) -> bool {
+    var("COLORTERM").is_some_and(|v| v == "truecolor" || v == "24bit")
 }
 
 /// The nearest of the 6 × 6 × 6 cube or the grey ramp that 256-colour terminals share.
@@ -182,19 +214,27 @@ fn to_16(c: Color) -> Color {
 mod tests {
     use super::*;
 
+    fn built_in(name: &str) -> Theme {
+        Theme::parse(Theme::built_in(name).unwrap(), name).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn env(vars: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
+        move |n| vars.iter().find(|(k, _)| *k == n).map(|(_, v)| v.to_string())
+    }
+
     #[test]
     fn every_built_in_theme_parses() {
-        for (name, text) in BUILT_IN {
-            let theme = Theme::parse(text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for name in Theme::names() {
+            let theme = built_in(name);
             assert_ne!(theme.accent, theme.text, "{name}");
         }
-        assert_eq!(Theme::parse(BUILT_IN[0].1).unwrap(), Theme::ansi());
+        assert_eq!(built_in("ansi"), Theme::ansi());
     }
 
     #[test]
     fn no_theme_uses_ansi_8_for_text() {
-        for (name, text) in BUILT_IN {
-            let t = Theme::parse(text).unwrap();
+        for name in Theme::names() {
+            let t = built_in(name);
             for style in [t.text, t.dim, t.accent, t.warn, t.error, t.pass] {
                 assert!(style.fg != Some(Color::DarkGray) && style.fg != Some(Color::Indexed(8)), "{name}");
             }
@@ -202,28 +242,35 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_theme_says_what_is_wrong() {
-        assert!(Theme::parse("accnt = \"cyan\"").unwrap_err().to_string().contains("accnt"));
-        assert!(Theme::parse("accent = \"cyanish\"").unwrap_err().to_string().contains("cyanish"));
+    fn a_wrong_theme_says_what_is_wrong_and_on_which_line() {
+        for (text, place, word) in [
+            ("accnt = \"cyan\"", "t.toml:1", "accnt"),
+            ("text = \"default\"\naccent = \"cyanish\"", "t.toml:2", "cyanish"),
+            ("\naccent = 3", "t.toml:2", "must be a text"),
+            ("accent = cyan", "t.toml:1", "not TOML"),
+        ] {
+            let error = Theme::parse(text, "t.toml").unwrap_err().to_string();
+            assert!(error.starts_with(place) && error.contains(word), "{error}");
+        }
     }
 
     #[test]
     fn no_color_leaves_no_colour_and_few_colours_step_down() {
-        let night = Theme::built_in("night");
-        let with = |vars: &'static [(&'static str, &'static str)]| {
-            Theme::for_terminal(night, move |n| vars.iter().find(|(k, _)| *k == n).map(|(_, v)| v.to_string())).unwrap()
-        };
+        let with = |vars| built_in("night").on_terminal(env(vars));
         assert_eq!(with(&[("NO_COLOR", "1")]).accent.fg, None);
         assert!(matches!(with(&[("COLORTERM", "truecolor")]).accent.fg, Some(Color::Rgb(..))));
         assert!(matches!(with(&[("TERM", "xterm-256color")]).accent.fg, Some(Color::Indexed(16..))));
         assert_eq!(with(&[("TERM", "xterm")]).warn.fg, Some(Color::Yellow));
-        let light = Theme::for_terminal(None, |n| match n {
-            "COLORFGBG" => Some("0;15".into()),
-            "COLORTERM" => Some("truecolor".into()),
-            _ => None,
-        });
-        assert_eq!(light.unwrap(), Theme::parse(Theme::built_in("paper").unwrap()).unwrap());
         assert_eq!(with(&[("TERM", "linux")]).glyphs, Glyphs::Dots);
         assert_eq!(with(&[("FINETOP_ASCII", "1")]).glyphs, Glyphs::Ascii);
+        assert_eq!(with(&[("FINETOP_ASCII", "0")]).glyphs, Glyphs::Braille);
+    }
+
+    #[test]
+    fn a_light_background_gets_the_light_theme_where_there_is_true_colour() {
+        assert_eq!(Theme::default_name(env(&[("COLORFGBG", "0;15"), ("COLORTERM", "truecolor")])), "paper");
+        assert_eq!(Theme::default_name(env(&[("COLORFGBG", "15;0"), ("COLORTERM", "truecolor")])), "ansi");
+        assert_eq!(Theme::default_name(env(&[("COLORFGBG", "0;15")])), "ansi");
+        assert_eq!(Theme::default_name(env(&[])), "ansi");
     }
 }

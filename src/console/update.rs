@@ -28,8 +28,8 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             // Back on the start page the cursor is on it, wherever it was opened from.
             m.start.selected = Some(start::Item::Run(run.clone()));
             m.run = Some(RunPage::new(Some(run), name, recipe, live));
-            // `starting …` has come true.
-            m.notice = None;
+            // `starting …` has come true; what went wrong stays to be read.
+            m.notice = m.notice.take().filter(|n| n.error);
             show(m, Page::Run);
         }
         Message::RecipeOpened { path, text } => {
@@ -141,14 +141,15 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
             _ => vec![Effect::Quit { line: None }],
         },
         Action::Interrupt => {
+            let (leave, stop) = (m.keymap.key(Action::Leave), m.keymap.key(Action::Stop));
             m.say(match (&m.run, m.page()) {
-                (Some(page), Page::Run) if page.run.start.demo => {
-                    "q leaves and ends the demo; S stops it with a checkpoint"
+                (Some(page), Page::Run) if page.run.start.demo && run_update::reachable(page) => {
+                    format!("{leave} leaves and ends the demo; {stop} stops it with a checkpoint")
                 }
                 (Some(page), Page::Run) if run_update::reachable(page) => {
-                    "the training goes on: q leaves it running, S stops it with a checkpoint"
+                    format!("the training goes on: {leave} leaves it running, {stop} stops it with a checkpoint")
                 }
-                _ => "q quits",
+                _ => format!("{leave} quits"),
             });
             Vec::new()
         }

@@ -18,6 +18,7 @@ pub mod formatting;
 mod json;
 pub mod loaded;
 pub mod mask;
+pub mod of_recipe;
 pub mod pack;
 pub mod permute;
 pub mod plan;

@@ -1,7 +1,7 @@
 //! A run as its events tell it: what later events replace is gone (a resume, a roll back).
 
 use crate::recipe::{self, Recipe};
-use crate::train::event::{Body, Event, Sample, Step};
+use crate::train::event::{Body, Event, Sample, Step, kept_checkpoints};
 use std::collections::BTreeMap;
 
 /// What rules look at.
@@ -148,11 +148,12 @@ impl History {
         self.evals.iter().filter(|(_, l)| l.is_finite()).copied().min_by(|a, b| a.1.total_cmp(&b.1))
     }
 
-    /// The checkpoint nearest before or at `step` that is still there: the last `save_total_limit`, the best by eval.
+    /// The checkpoint nearest before or at `step` that is still there.
     pub fn checkpoint_at_or_before(&self, step: u64) -> Option<u64> {
-        let newest = self.checkpoints.keys().rev().take(self.recipe.train.save_total_limit.max(1));
-        let best = self.checkpoints.iter().rev().filter(|(_, best)| **best).map(|(s, _)| s).take(1);
-        newest.chain(best).copied().filter(|s| *s <= step).max()
+        let all: Vec<u64> = self.checkpoints.keys().copied().collect();
+        let best = self.checkpoints.iter().rev().find(|(_, best)| **best).map(|(s, _)| *s);
+        let kept = kept_checkpoints(&all, self.recipe.train.save_total_limit, best, None);
+        kept.into_iter().rfind(|s| *s <= step)
     }
 
     /// Steps of warm-up, as the schedule has them.

@@ -24,6 +24,8 @@ pub struct Preflight<'a> {
     pub template: Option<&'a str>,
     /// The model's own template.
     pub own_template: Option<&'a str>,
+    /// Numbers in the model.
+    pub parameters: Option<u64>,
     /// Rows that repeat an earlier one but for case, punctuation and spacing, where they were counted.
     pub near_duplicates: Option<u64>,
 }

@@ -66,7 +66,6 @@ impl Block {
         params: &Params,
         lora: Option<&LoraConfig>,
         layer: u32,
-        seed: u64,
     ) -> Result<Self> {
         let c = weights.config.clone();
         let prefix = format!("model.layers.{layer}");
@@ -74,7 +73,7 @@ impl Block {
         let mut linear = |group: Vec<(&str, usize, usize)>| {
             let inputs = group.first().map_or(0, |g| g.2);
             let parts: Vec<_> = group.iter().map(|(name, out, _)| (format!("{prefix}.{name}"), *out)).collect();
-            Linear::new(weights, params, lora, &parts, inputs, layer, seed)
+            Linear::new(weights, params, lora, &parts, inputs)
         };
         let (qkv, o, gate_up, down) = (linear(qkv)?, linear(o)?, linear(gate_up)?, linear(down)?);
         let mut norm = |name: &str| Weight::load(weights, params, &[(format!("{prefix}.{name}"), vec![c.hidden_size])]);

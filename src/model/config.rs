@@ -23,6 +23,8 @@ pub struct Config {
     /// Llama-3 scaling of the rotary frequencies, where the model has it.
     pub rope_scaling: Option<RopeScaling>,
     pub tie_word_embeddings: bool,
+    /// Whether q, k and v carry a bias.
+    pub attention_bias: bool,
     pub bos_token_id: Option<u32>,
     /// Any of these ends a generation (`config.json` and `generation_config.json` together).
     pub eos_token_ids: Vec<u32>,
@@ -189,6 +191,7 @@ impl Config {
             rope_theta: rope_theta.and_then(Value::as_f64).unwrap_or(10_000.0),
             rope_scaling: scaling.map(RopeScaling::from_hf).transpose()?.flatten(),
             tie_word_embeddings: config.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
+            attention_bias: false,
             bos_token_id: token_ids(config, "bos_token_id")?.first().copied(),
             eos_token_ids,
         };

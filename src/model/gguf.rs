@@ -198,6 +198,7 @@ fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
         rope_theta: meta.float("llama.rope.freq_base")?.unwrap_or(10_000.0),
         rope_scaling: None,
         tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
+        attention_bias: false,
         bos_token_id: meta.size("tokenizer.ggml.bos_token_id")?.and_then(|n| u32::try_from(n).ok()),
         eos_token_ids,
     };

@@ -71,8 +71,6 @@ impl Linear {
         lora: Option<&LoraConfig>,
         projections: &[(String, usize)],
         inputs: usize,
-        layer: u32,
-        seed: u64,
     ) -> Result<Self> {
         let parts: Vec<_> = projections.iter().map(|(p, out)| (format!("{p}.weight"), vec![*out, inputs])).collect();
         let mut at = 0;
@@ -85,7 +83,7 @@ impl Linear {
             .collect();
         let weight = Weight::load(weights, params, &parts)?;
         let lora = match lora {
-            Some(config) => Lora::new(config, params, &placed, layer, seed)?,
+            Some(config) => Lora::new(config, params, &placed)?,
             None => None,
         };
         Ok(Self { weight, lora, projections: placed })

@@ -61,7 +61,7 @@ pub struct Llama {
 }
 
 /// Names, shapes and decay of what trains, in arena order: projections of one input side by side, their A matrices too.
-fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool)> {
+pub(super) fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool)> {
     let mut plan = Vec::new();
     let table = vec![c.vocab_size, c.hidden_size];
     if *tuning == Tuning::Full {
@@ -110,12 +110,16 @@ impl Llama {
         if let Some(l) = lora {
             l.check()?;
         }
+        if config.attention_bias {
+            return Err(Error::new("a bias on q, k and v is not supported on the CPU"));
+        }
         let device = weights.tensors.get(EMBEDDING).map_or(Device::Cpu, |t| t.device().clone());
         let params = Params::new(plan(&config, tuning), &device)?;
+        lora::start(&params, seed)?;
         let table = vec![config.vocab_size, config.hidden_size];
         let embedding = Weight::load(&mut weights, &params, &[(EMBEDDING.into(), table.clone())])?;
         let blocks = (0..config.num_hidden_layers)
-            .map(|layer| Block::new(&mut weights, &params, lora, layer as u32, seed))
+            .map(|layer| Block::new(&mut weights, &params, lora, layer as u32))
             .collect::<Result<Vec<_>>>()?;
         let norm = Weight::load(&mut weights, &params, &[(NORM.into(), vec![config.hidden_size])])?;
         let head = match config.tie_word_embeddings {

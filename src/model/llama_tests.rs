@@ -21,6 +21,7 @@ fn config(tied: bool) -> Config {
         rope_theta: 10_000.0,
         rope_scaling: None,
         tie_word_embeddings: tied,
+        attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![2],
     }

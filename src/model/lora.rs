@@ -3,7 +3,6 @@
 //! The adapters of projections that share an input lie side by side, so their thin products are one.
 
 use super::params::{Param, Params};
-use crate::ops::arena;
 use crate::ops::dropout::{dropout, dropout_};
 use crate::ops::matmul::{matmul, matmul_add_, matmul_to_};
 use crate::ops::random::Stream;
@@ -89,15 +88,30 @@ pub(super) fn names(prefix: &str) -> (String, String) {
     (format!("{prefix}.lora_A.weight"), format!("{prefix}.lora_B.weight"))
 }
 
+/// A projection's number in random streams.
+fn module(prefix: &str) -> u32 {
+    MODULES.iter().position(|m| prefix.ends_with(m)).unwrap_or(MODULES.len()) as u32
+}
+
+/// Fresh adapters: A uniform on ±1/√in (PEFT's `kaiming_uniform_(a=√5)`), B zero. What else trains is left as it is.
+pub(super) fn start(params: &Params, seed: u64) -> Result<()> {
+    let mut values = params.values()?;
+    for entry in params.entries() {
+        let Some(prefix) = entry.name.strip_suffix(".lora_A.weight") else { continue };
+        let layer = prefix.strip_prefix("model.layers.").and_then(|p| p.split('.').next()?.parse().ok());
+        let bound = 1.0 / (entry.shape.last().copied().unwrap_or(1) as f32).sqrt();
+        let stream = Stream { seed, words: [layer.unwrap_or(u32::MAX), module(prefix), u32::MAX] };
+        stream.fill_uniform(bound, &mut values[entry.range.clone()]);
+    }
+    params.set_values(&values)
+}
+
 impl Lora {
-    /// Over projections `(prefix, first output column, width)`; those not in `params` have no adapter. A starts uniform
-    /// on ±1/√in (PEFT's `kaiming_uniform_(a=√5)`), B at zero.
+    /// Over projections `(prefix, first output column, width)`; those not in `params` have no adapter.
     pub fn new(
         config: &LoraConfig,
         params: &Params,
         projections: &[(String, usize, usize)],
-        layer: u32,
-        seed: u64,
     ) -> Result<Option<Self>> {
         let mut parts = Vec::new();
         let mut all = Vec::new();
@@ -106,11 +120,7 @@ impl Lora {
             let (Some(a), Some(b)) = (params.param(std::slice::from_ref(&name_a))?, params.param(&[name_b])?) else {
                 continue;
             };
-            let module = MODULES.iter().position(|m| prefix.ends_with(m)).unwrap_or(MODULES.len()) as u32;
-            let mut start_a = vec![0f32; a.value.elem_count()];
-            let bound = 1.0 / (a.value.dim(1)? as f32).sqrt();
-            Stream { seed, words: [layer, module, u32::MAX] }.fill_uniform(bound, &mut start_a);
-            arena::copy_(&a.value, &start_a)?;
+            let module = module(prefix);
             parts.push(Part { out: (*start, *width), rank: (all.len() * config.r, config.r), a, b, module });
             all.push(name_a);
         }

@@ -6,7 +6,11 @@ mod block;
 pub mod cache;
 pub mod config;
 pub(crate) mod convert;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod demo;
+pub mod device;
+pub mod engine;
 pub mod files;
 pub mod gguf;
 pub mod hf;

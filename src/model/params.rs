@@ -85,6 +85,11 @@ impl Params {
         &self.entries
     }
 
+    /// The ranges under weight decay, in order and apart.
+    pub fn decayed(&self) -> &[Range<usize>] {
+        &self.decayed
+    }
+
     /// Numbers that train.
     pub fn len(&self) -> usize {
         self.entries.last().map_or(0, |e| e.range.end)

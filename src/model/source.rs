@@ -157,7 +157,7 @@ fn snapshot_of(repo: &Path) -> Option<PathBuf> {
 }
 
 /// huggingface_hub's order: `HF_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`, `~/.cache/huggingface/hub`.
-fn hub_cache() -> Option<PathBuf> {
+pub fn hub_cache() -> Option<PathBuf> {
     let set = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
     set("HF_HUB_CACHE")
         .or_else(|| set("HF_HOME").map(|p| p.join("hub")))

@@ -9,6 +9,18 @@ use std::ops::Range;
 const OP: &str = "AdamW";
 const PIECE: usize = 1 << 14;
 
+/// One step's numbers, as torch names them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rule {
+    pub lr: f64,
+    pub beta1: f64,
+    pub beta2: f64,
+    pub eps: f64,
+    pub weight_decay: f64,
+    /// `torch.nn.utils.clip_grad_norm_`'s; at most 0: no clipping.
+    pub max_grad_norm: f64,
+}
+
 /// The optimizer's state. `step` is `torch.optim.AdamW`'s (decoupled decay, bias correction, no amsgrad).
 #[derive(Debug)]
 pub struct AdamW {
@@ -26,7 +38,7 @@ pub struct AdamW {
 
 /// The factors of one step, as torch computes them in double precision.
 #[derive(Clone, Copy)]
-struct Factors {
+pub(super) struct Factors {
     grad: f32,
     keep: f32,
     new1: f32,
@@ -37,8 +49,24 @@ struct Factors {
     eps: f32,
 }
 
+impl Factors {
+    /// Step `t`, counted from 1, under weight decay `decay`.
+    pub fn new(lr: f64, (beta1, beta2): (f64, f64), eps: f64, decay: f64, t: f64, grad_scale: f64) -> Self {
+        Self {
+            grad: grad_scale as f32,
+            keep: (1.0 - lr * decay) as f32,
+            new1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            new2: (1.0 - beta2) as f32,
+            rate: (lr / (1.0 - beta1.powf(t))) as f32,
+            root: (1.0 - beta2.powf(t)).sqrt() as f32,
+            eps: eps as f32,
+        }
+    }
+}
+
 vectorized! {
-    fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+    pub(super) fn update(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
         for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
             let g = g * f.grad;
             *m += f.new1 * (g - *m);
@@ -49,6 +77,12 @@ vectorized! {
 }
 
 impl AdamW {
+    /// Take over a step's factors.
+    pub fn obey(&mut self, rule: &Rule) {
+        (self.beta1, self.beta2, self.eps) = (rule.beta1, rule.beta2, rule.eps);
+        self.weight_decay = rule.weight_decay;
+    }
+
     /// Zero moments for `len` trainables on `device`.
     pub fn with_len(
         len: usize,
@@ -73,17 +107,7 @@ impl AdamW {
         host::same(OP, "the gradient", grads.dims(), values.dims())?;
         host::same(OP, "the moments", self.m.dims(), values.dims())?;
         self.t += 1;
-        let t = self.t as f64;
-        let factors = |decay: f64| Factors {
-            grad: grad_scale as f32,
-            keep: (1.0 - lr * decay) as f32,
-            new1: (1.0 - self.beta1) as f32,
-            beta2: self.beta2 as f32,
-            new2: (1.0 - self.beta2) as f32,
-            rate: (lr / (1.0 - self.beta1.powf(t))) as f32,
-            root: (1.0 - self.beta2.powf(t)).sqrt() as f32,
-            eps: self.eps as f32,
-        };
+        let factors = |decay| Factors::new(lr, (self.beta1, self.beta2), self.eps, decay, self.t as f64, grad_scale);
         let (plain, decayed) = (factors(0.0), factors(self.weight_decay));
         let g = host::read(grads, OP)?;
         let g: &[f32] = &g;
@@ -132,7 +156,7 @@ impl AdamW {
 }
 
 /// Whether index `i` is under decay, and where that ends to be so.
-fn run(decay: &[Range<usize>], i: usize) -> (bool, usize) {
+pub(super) fn run(decay: &[Range<usize>], i: usize) -> (bool, usize) {
     match decay.get(decay.partition_point(|r| r.end <= i)) {
         Some(r) if r.start <= i => (true, r.end),
         Some(r) => (false, r.start),

@@ -14,6 +14,17 @@ pub fn tensor(v: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_vec(v.to_vec(), shape, &Device::Cpu).unwrap()
 }
 
+/// -0.5..0.5, exact in f32: `numbers` in tests/reference/quant.py.
+pub fn numbers(n: usize, seed: u64) -> Vec<f32> {
+    let number = |i: u64| ((i * 2_654_435_761 % (1 << 32)) >> 8) as f32 / (1 << 24) as f32 - 0.5;
+    (1..=n as u64).map(|i| number(i + seed * 1000)).collect()
+}
+
+/// The 64-bit FNV-1a hash, for results too long to write down.
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+}
+
 /// sin(a·(i+1)+b) over i: numbers that the PyTorch snippets can make too.
 pub fn wave(shape: &[usize], a: f64, b: f64) -> Tensor {
     let n: usize = shape.iter().product();

@@ -13,10 +13,14 @@ pub mod adamw;
 pub mod arena;
 pub mod attention;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 mod host;
 pub mod matmul;
+pub mod nf4;
+pub mod quant8;
 pub mod random;
 pub mod residual;
 pub mod rms_norm;

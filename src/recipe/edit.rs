@@ -119,6 +119,12 @@ pub fn get(recipe: &Recipe, key: &str) -> Option<String> {
     write::lookup(&write::json(recipe), key).map(write::toml)
 }
 
+/// The value of every key that is set, as TOML text: for who wants many of them, again and again.
+pub fn all(recipe: &Recipe) -> BTreeMap<&'static str, String> {
+    let json = write::json(recipe);
+    schema::entries().filter_map(|e| Some((e.key, write::toml(write::lookup(&json, e.key)?)))).collect()
+}
+
 /// The keys in which two recipes differ, in the schema's order, with both values as TOML text, `–` where not set.
 pub fn diff(a: &Recipe, b: &Recipe) -> Vec<(&'static str, String, String)> {
     let (a, b) = (write::json(a), write::json(b));

@@ -49,6 +49,8 @@ pub struct Facts {
     /// Training rows.
     pub rows: Option<u64>,
     pub trainable_parameters: Option<u64>,
+    /// All of the model's.
+    pub total_parameters: Option<u64>,
     /// Share of rows cut at `max_seq_length`, 0..1.
     pub truncated_share: Option<f64>,
 }
@@ -60,6 +62,11 @@ pub struct Guidance {
     pub inside: Option<bool>,
     pub source: &'static str,
 }
+
+/// Models below this many parameters bear higher rates: the ranges come from models of billions. Of one family trained
+/// alike (Pythia, arXiv 2304.01373), that of 12B was given 1.2e-4, that of 70M 1e-3: some eight times as much.
+pub const SMALL_MODEL: u64 = 100_000_000;
+const SMALL_MODEL_RATE: f64 = 10.0;
 
 /// Inclusive range of learning rates for a method and tuning, and the rate to begin with.
 ///
@@ -87,8 +94,16 @@ pub fn guidance(key: &str, recipe: &Recipe, facts: &Facts) -> Option<Guidance> {
     match key {
         "train.learning_rate" => {
             let (min, max, start) = learning_rates(recipe.method, lora.is_some());
-            let about = recipe.method == Method::Cpt && lora.is_some();
-            let text = if about { format!("about {}", short(start)) } else { spread(min, max) };
+            let small = facts.total_parameters.is_some_and(|n| n < SMALL_MODEL);
+            let max = if small { (max * SMALL_MODEL_RATE * 1e9).round() / 1e9 } else { max };
+            let about = recipe.method == Method::Cpt && lora.is_some() && !small;
+            let text = if small {
+                format!("{min:e} – {max:e}")
+            } else if about {
+                format!("about {}", short(start))
+            } else {
+                spread(min, max)
+            };
             say(text, Some(within(t.learning_rate, min, max)), row::RATE)
         }
         "train.per_device_train_batch_size" | "train.gradient_accumulation_steps" => {
@@ -230,6 +245,18 @@ mod tests {
             assert_eq!((g.text.as_str(), g.inside), (text, inside), "{key} = {value}");
             assert!(g.source.starts_with("guidance: "));
         }
+    }
+
+    #[test]
+    fn a_small_model_bears_a_higher_rate_but_not_any() {
+        let of = |rate: &str, parameters| {
+            let facts = Facts { total_parameters: Some(parameters), ..Facts::default() };
+            let g = guidance("train.learning_rate", &with(&recipe(""), "train.learning_rate", rate).unwrap(), &facts);
+            g.map(|g| (g.text, g.inside)).unwrap()
+        };
+        assert_eq!(of("2e-3", 1_400_000), ("1e-4 – 3e-3".into(), Some(true)));
+        assert_eq!(of("5e-3", 1_400_000).1, Some(false));
+        assert_eq!(of("2e-3", 135_000_000), ("1e-4 – 3e-4".into(), Some(false)));
     }
 
     #[test]

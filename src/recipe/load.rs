@@ -19,6 +19,8 @@ pub struct Loaded {
     pub source: PathBuf,
     /// The file's text as it was read; `--set` is not in it.
     pub text: String,
+    /// Where each value was written that was; the others are defaults.
+    pub places: BTreeMap<&'static str, Place>,
     /// What is worth saying though nothing is wrong.
     pub notes: Vec<String>,
 }
@@ -86,7 +88,8 @@ pub fn examine(text: &str, file: &str, sets: &[(String, String)]) -> std::result
     })?;
     cross::check(&recipe, &mut given, locator);
     if given.problems.is_empty() {
-        Ok(Loaded { recipe, source: file.into(), text: text.to_string(), notes: given.notes })
+        let (places, notes) = (given.places, given.notes);
+        Ok(Loaded { recipe, source: file.into(), text: text.to_string(), places, notes })
     } else {
         Err(given.problems)
     }

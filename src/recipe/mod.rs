@@ -19,7 +19,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-pub use edit::{diff, get, set, unset, with};
+pub use edit::{all, diff, get, set, unset, with};
 pub use load::{Loaded, examine, load, parse};
 pub use problem::{Place, Problem};
 pub use table::LINEAR;

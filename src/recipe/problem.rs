@@ -1,8 +1,9 @@
 //! What is wrong with a recipe, and where. All problems of a file are kept, not only the first.
 
-use crate::{Error, Kind};
+use crate::{Error, Kind, Result};
 use std::fmt;
 use std::ops::Range;
+use toml_edit::Document;
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub fn error(problems: &[Problem]) -> Error {
     }
 }
 
-/// Turns byte offsets of a recipe's text into places.
+/// Turns byte offsets of a TOML text into places.
 #[derive(Debug, Clone, Copy)]
 pub struct Locator<'a> {
     pub file: &'a str,
@@ -69,6 +70,15 @@ pub struct Locator<'a> {
 }
 
 impl Locator<'_> {
+    /// The text as TOML, with the places of all that is in it.
+    ///
+    /// # Errors
+    /// `Kind::Usage`: it is none; with the place.
+    pub fn document(&self) -> Result<Document<String>> {
+        Document::parse(self.text.to_string())
+            .map_err(|e| Error::usage(format!("this is not TOML: {}", e.message().trim())).at(self.place(e.span())))
+    }
+
     /// The place of a span's start; without a span, the start of the file.
     pub fn place(&self, span: Option<Range<usize>>) -> Place {
         let at = span.map_or(0, |s| s.start).min(self.text.len());

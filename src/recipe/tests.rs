@@ -275,10 +275,10 @@ fn no_other_name_is_also_a_key_of_its_own_section_or_twice_in_the_table() {
 fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
     for (written, says) in [
         ("method = \"dpo\"", "sft (pairs and chats) and cpt (plain text)"),
-        ("[model]\nload_in_4bit = true", "weights are held in f32"),
+        ("[model]\nload_in_8bit = true", "model.load_in_4bit"),
         ("[export]\nmerged = \"16bit\"", "checkpoints"),
         ("[train]\nbf16 = true", "f32"),
-        ("[model]\ndevice = \"cuda:0\"", "CPU"),
+        ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
         ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
         ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
@@ -292,9 +292,9 @@ fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
 
 #[test]
 fn asking_for_what_happens_anyway_is_a_note() {
-    let text = SMALL.replace("[data]", "load_in_4bit = false\n[data]");
+    let text = SMALL.replace("[data]", "load_in_8bit = false\n[data]");
     let loaded = parse(&text, "r.toml", &[]).unwrap();
-    assert_eq!(loaded.notes, ["r.toml:3:1: model.load_in_4bit = false asks for what happens anyway"]);
+    assert_eq!(loaded.notes, ["r.toml:3:1: model.load_in_8bit = false asks for what happens anyway"]);
 }
 
 #[test]

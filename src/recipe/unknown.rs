@@ -7,19 +7,16 @@ use super::schema::{self, SECTIONS};
 const NOT_HERE: &[(&[&str], &str)] = &[
     (
         &[
-            "load_in_4bit",
             "load_in_8bit",
-            "quantization_bit",
             "bnb_4bit_quant_type",
             "bnb_4bit_compute_dtype",
-            "qlora",
             "quantization_config",
         ],
-        "weights are held in f32 here, those of a .gguf file too; remove it",
+        "weights are held in f32 on the CPU, in bf16 on a card, and as NF4 there with model.load_in_4bit; remove it",
     ),
     (
         &["bf16", "fp16", "tf32", "dtype", "torch_dtype", "mixed_precision", "pure_bf16"],
-        "it computes in f32 on the CPU here; remove it",
+        "it computes in f32 on the CPU and in bf16 on a card; remove it",
     ),
     (
         &["export", "merged", "gguf", "ollama", "export_dir", "save_method", "quantization_method"],
@@ -239,9 +236,8 @@ pub fn value(key: &str, value: &str) -> Option<String> {
         ("method", "instruct" | "chat" | "instruction" | "full" | "lora" | "qlora") => {
             Some("here it is \"sft\"; a [lora] table makes it LoRA".into())
         }
-        ("model.device", v) if v.starts_with("cuda") || v.starts_with("gpu") || v == "mps" || v == "metal" => {
-            Some("this version trains on the CPU: \"auto\" or \"cpu\"".into())
-        }
+        ("model.device", v) if v.starts_with("gpu") => Some("here it is \"cuda\", or \"cuda:N\" for another card".into()),
+        ("model.device", "mps" | "metal" | "rocm" | "xpu") => Some("it trains on NVIDIA cards and on the CPU".into()),
         ("train.optim", _) => Some("here it is \"adamw_torch\": AdamW with its moments in f32".into()),
         (
             "train.lr_scheduler_type",

@@ -39,8 +39,10 @@ pub struct ModelSection {
     /// Extra variables for the template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chat_template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
-    /// `auto` or `cpu`.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// NF4, on a card.
+    pub load_in_4bit: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

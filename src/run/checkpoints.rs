@@ -1,12 +1,12 @@
 //! `checkpoints/step-N/`: written beside and renamed in, so that only whole ones have that name; pruned
 //! by renaming away first, so that a half-deleted one loses it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::files::{failed, sync_folder, sync_tree};
 use super::folder::RunFolder;
+use crate::run::event::kept_checkpoints;
 use crate::{Error, Result};
 
 /// A checkpoint that was just written.
@@ -87,17 +87,7 @@ impl RunFolder {
     /// never deleted, even where that leaves more than `limit`. Returns the steps deleted.
     pub fn prune_checkpoints(&self, limit: usize, best: Option<u64>, last: Option<u64>) -> Result<Vec<u64>> {
         let all = self.checkpoints();
-        if limit == 0 || all.len() <= limit {
-            return Ok(Vec::new());
-        }
-        let mut keep: BTreeSet<u64> =
-            [best, last.or(all.last().copied())].into_iter().flatten().filter(|s| all.contains(s)).collect();
-        for &step in all.iter().rev() {
-            if keep.len() >= limit {
-                break;
-            }
-            keep.insert(step);
-        }
+        let keep = kept_checkpoints(&all, limit, best, last);
         let gone: Vec<u64> = all.into_iter().filter(|s| !keep.contains(s)).collect();
         gone.iter().try_for_each(|&step| self.remove_checkpoint(step))?;
         Ok(gone)

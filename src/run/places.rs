@@ -1,4 +1,4 @@
-//! Where finetop keeps what is not a run: its state, and its control sockets.
+//! Where finetop keeps what is not a run: a person's settings, its state, and its control sockets.
 
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,13 @@ pub fn state_home() -> Option<PathBuf> {
     absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .map(|state| state.join("finetop"))
+}
+
+/// `$XDG_CONFIG_HOME/finetop`, else `~/.config/finetop`. None without a home.
+pub fn config_home() -> Option<PathBuf> {
+    absolute("XDG_CONFIG_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".config")))
+        .map(|config| config.join("finetop"))
 }
 
 /// The folder for control sockets, made if needed: `$XDG_RUNTIME_DIR/finetop`, else `finetop-UID` in the

@@ -72,6 +72,7 @@ pub fn preflight(recipe: &Recipe, prepared: &Prepared) -> Vec<Finding> {
         encode: &|text| speaker.tokenizer.encode(text).map(|e| e.ids).unwrap_or_default(),
         template: speaker.template.as_ref().and(template),
         own_template: speaker.own_template.as_deref(),
+        parameters: Some(prepared.start.total_parameters),
         near_duplicates: Some(prepared.data.summary.duplicates),
     })
 }

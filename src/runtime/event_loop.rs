@@ -10,11 +10,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::effects::{Effects, Note, Wish};
 use super::keyboard::Keyboard;
+use super::personal::Personal;
 use super::signals::{self, Sig, Signals};
 use super::terminal::Screen;
-use super::{StartAt, clipboard, editor, input};
+use super::{StartAt, clipboard, editor, input, zone};
 use crate::console::key::Key;
-use crate::console::theme::Theme;
 use crate::console::{Effect, Message, Model, Page, update, view};
 use crate::run::host::now;
 use crate::{Error, Result};
@@ -33,12 +33,16 @@ const HOLD: Duration = Duration::from_millis(110);
 const ECHO: Duration = Duration::from_millis(300);
 
 /// Shows the console until it is left; returns the line to print on the restored terminal.
-pub async fn run(screen: &mut Screen, at: StartAt) -> Result<Option<String>> {
-    let theme = Theme::for_terminal(theme_text()?.as_deref(), |name| std::env::var(name).ok())?;
+pub async fn run(screen: &mut Screen, at: StartAt, personal: Personal) -> Result<Option<String>> {
+    let complaint = personal.complaint();
     let area = screen.area();
     let (effects, inbox) = Effects::new();
     let mut state = Loop {
-        model: Model::new(theme, area.width, area.height, now()),
+        model: Model {
+            keymap: personal.keymap,
+            utc_offset: zone::utc_offset(now()),
+            ..Model::new(personal.theme, area.width, area.height, now())
+        },
         screen,
         effects,
         inbox,
@@ -52,21 +56,11 @@ pub async fn run(screen: &mut Screen, at: StartAt) -> Result<Option<String>> {
         hold: None,
         left: None,
     };
+    if let Some(text) = complaint {
+        state.tell(Message::Replied(Err(text)))?;
+    }
     state.begin(at)?;
     state.turn().await
-}
-
-/// The theme that `FINETOP_THEME` names: a built-in one, or a file.
-fn theme_text() -> Result<Option<String>> {
-    let Some(name) = std::env::var("FINETOP_THEME").ok().filter(|n| !n.is_empty()) else { return Ok(None) };
-    if let Some(text) = Theme::built_in(&name) {
-        return Ok(Some(text.to_string()));
-    }
-    std::fs::read_to_string(&name).map(Some).map_err(|e| {
-        Error::usage(format!("the theme cannot be read: {e}"))
-            .at(&name)
-            .next("FINETOP_THEME is ansi, night, paper, or a file")
-    })
 }
 
 struct Loop<'a> {
@@ -255,7 +249,7 @@ impl Loop<'_> {
     /// To the shell, until it continues us.
     fn suspend(&mut self) -> Result<()> {
         if !signals::can_stop() {
-            return self.tell(Message::Replied(Err("there is no shell to go back to; q leaves".into())));
+            return self.tell(Message::Replied(Err("there is no shell to go back to".into())));
         }
         self.outside(signals::stop)?;
         self.stopped = Some(Instant::now());

@@ -13,17 +13,21 @@ pub mod input;
 pub mod keyboard;
 pub mod launch;
 pub mod listing;
+pub mod personal;
 pub mod recipe_file;
 pub mod remove;
 pub mod rows;
+pub mod settings;
 pub mod signals;
 pub mod telemetry;
 pub mod terminal;
+pub mod zone;
 
 use std::path::PathBuf;
 
 use crate::Result;
 use crate::run::link::LocalEnd;
+use personal::Personal;
 use terminal::Screen;
 
 /// Where the console begins.
@@ -50,13 +54,14 @@ const GRACE: std::time::Duration = std::time::Duration::from_secs(6);
 /// The terminal cannot show it, or went away.
 pub fn run(at: StartAt) -> Result<()> {
     terminal::usable()?;
+    let personal = Personal::of_user();
     // This thread is the screen's; what blocks goes to threads of its own. Of the workers one may be caught in
     // reading keys from a terminal that hung up; the other then still hears the signal.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.spawn(signals::end_at_last(GRACE));
     let left = runtime.block_on(async {
-        let mut screen = Screen::enter()?;
-        event_loop::run(&mut screen, at).await
+        let mut screen = Screen::enter(personal.settings.mouse.value)?;
+        event_loop::run(&mut screen, at, personal).await
     });
     // A listing or a telemetry reading that is still under way is not worth waiting for.
     runtime.shutdown_background();

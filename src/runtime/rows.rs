@@ -2,18 +2,15 @@
 //!
 //! Reads and tokenizes as the trainer did (from its token cache, mostly); call it off the screen's thread.
 
-use serde_json::Map;
 use std::path::Path;
 
 use super::effects::Note;
 use crate::console::Message;
 use crate::console::model::{RowToken, RowTokens};
-use crate::data::cache::Cache;
 use crate::data::explain;
-use crate::data::prepare::{self, Prepared};
-use crate::data::template::{self, ChatTemplate};
-use crate::data::tokenizer::{Templates, Tokenizer};
-use crate::data::traits::{ModelSide, Render};
+use crate::data::of_recipe::{self, OfRecipe};
+use crate::data::prepare::Prepared;
+use crate::data::tokenizer::Tokenizer;
 use crate::model::loading::Opened;
 use crate::model::source;
 use crate::recipe::{self, Recipe};
@@ -27,7 +24,7 @@ use crate::{Error, Result};
 pub fn read(run: &Path, rows: &[u32]) -> Result<Note> {
     let folder = RunFolder::open(run)?;
     let loaded = recipe::parse(&folder.read_recipe()?, &folder.recipe().to_string_lossy(), &[])?;
-    let found = of_recipe(&loaded.recipe, rows)?;
+    let found = rows_of(&loaded.recipe, rows)?;
     if found.is_empty() {
         return Err(Error::new("none of this step's rows is in the data any more").at("data.train"));
     }
@@ -38,25 +35,9 @@ pub fn read(run: &Path, rows: &[u32]) -> Result<Note> {
 ///
 /// # Errors
 /// The model's tokenizer or the data cannot be read.
-pub fn of_recipe(recipe: &Recipe, rows: &[u32]) -> Result<Vec<RowTokens>> {
+pub fn rows_of(recipe: &Recipe, rows: &[u32]) -> Result<Vec<RowTokens>> {
     let opened = Opened::open(&source::resolve(&recipe.model.name_or_path)?)?;
-    let (tokenizer, own) = Tokenizer::of(&opened)?;
-    let templates = match &recipe.model.chat_template {
-        Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
-        None => own,
-    };
-    let none = Map::new();
-    let kwargs = recipe.model.chat_template_kwargs.as_ref().unwrap_or(&none);
-    let template = match templates.default {
-        Some(_) => Some(ChatTemplate::new(&templates, &tokenizer.special, kwargs)?),
-        None => None,
-    };
-    let side = ModelSide {
-        encode: &tokenizer,
-        render: template.as_ref().map(|t| t as &dyn Render),
-        eos_token: tokenizer.special.eos_token.as_deref(),
-    };
-    let prepared = prepare::prepare(recipe, &side, Cache::of_user().as_ref(), &|_, _| ())?;
+    let OfRecipe { tokenizer, prepared } = of_recipe::read(recipe, &opened)?;
     Ok(rows.iter().flat_map(|&row| of_row(row, &prepared, &tokenizer)).collect())
 }
 
@@ -92,7 +73,7 @@ mod tests {
              [train]\nassistant_only_loss = true\n"
         );
         let recipe = recipe::parse(&text, "r.toml", &[]).unwrap().recipe;
-        let rows = of_recipe(&recipe, &[0, 2]).unwrap();
+        let rows = rows_of(&recipe, &[0, 2]).unwrap();
         assert_eq!(rows.iter().map(|r| r.row).collect::<Vec<_>>(), [0, 2]);
         assert_eq!(rows[0].place, "rows.jsonl line 1");
         let text = |trained| {
@@ -109,6 +90,6 @@ mod tests {
         let text =
             format!("method = \"sft\"\n[model]\nname_or_path = {model:?}\n[data]\ntrain = \"{model}/rows.jsonl\"\n");
         let recipe = recipe::parse(&text, "r.toml", &[]).unwrap().recipe;
-        assert!(of_recipe(&recipe, &[100_000]).unwrap().is_empty());
+        assert!(rows_of(&recipe, &[100_000]).unwrap().is_empty());
     }
 }

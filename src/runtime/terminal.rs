@@ -28,6 +28,8 @@ const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 
 /// Whether the screen is up now: what [`restore`] undoes, once.
 static UP: AtomicBool = AtomicBool::new(false);
+/// Whether clicks and the wheel are asked for.
+static MOUSE: AtomicBool = AtomicBool::new(true);
 /// The thread that owns the screen. A panic elsewhere leaves the screen alone.
 static OWNER: Mutex<Option<ThreadId>> = Mutex::new(None);
 /// What panics on other threads said while the screen was up.
@@ -53,8 +55,9 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal. Errors: it cannot be put into raw mode.
-    pub fn enter() -> Result<Screen> {
+    /// Takes the terminal, and with `mouse` its clicks and wheel. Errors: it cannot be put into raw mode.
+    pub fn enter(mouse: bool) -> Result<Screen> {
+        MOUSE.store(mouse, Ordering::SeqCst);
         chain_panic_hook();
         *OWNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
         let (width, height) = size()?;
@@ -137,7 +140,7 @@ fn set_up() -> Result<()> {
         EnterAlternateScreen,
         Clear(ClearType::All),
         cursor::Hide,
-        Print(MOUSE_ON),
+        Print(if MOUSE.load(Ordering::SeqCst) { MOUSE_ON } else { "" }),
         EnableBracketedPaste,
         EnableFocusChange,
     )?;

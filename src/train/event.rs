@@ -3,6 +3,7 @@
 //! Every number that may be non-finite is written as `null` and read back as NaN.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The version in the first line of every `events.jsonl`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -248,6 +249,23 @@ pub struct Checkpoint {
     /// Kept because it is the best by eval, or the final one.
     pub best: bool,
     pub last: bool,
+}
+
+/// The checkpoints that are left where at most `limit` are kept (0: all): the best and the last, even beyond the limit,
+/// then the newest. `all` ascends; so does the answer.
+pub fn kept_checkpoints(all: &[u64], limit: usize, best: Option<u64>, last: Option<u64>) -> Vec<u64> {
+    if limit == 0 || all.len() <= limit {
+        return all.to_vec();
+    }
+    let last = last.or(all.last().copied());
+    let mut keep: BTreeSet<u64> = [best, last].into_iter().flatten().filter(|s| all.contains(s)).collect();
+    for &step in all.iter().rev() {
+        if keep.len() >= limit {
+            break;
+        }
+        keep.insert(step);
+    }
+    keep.into_iter().collect()
 }
 
 /// Something altered while the run goes on.

@@ -3,7 +3,7 @@
 use super::event::{Component, Memory, Start};
 use super::parts::checkpoint::{self, Saved};
 use super::parts::companions::companions;
-use super::speaker::{Speaker, TemplateChoice, lora_of};
+use super::speaker::{Computes, Speaker, TemplateChoice, lora_of};
 use crate::data::batch::Example;
 use crate::data::cache::Cache;
 use crate::data::files;
@@ -12,6 +12,7 @@ use crate::data::prepare::{self, Prepared as Data};
 use crate::data::traits::{ModelSide, Render};
 use crate::export::adapter::{self, AdapterConfig};
 use crate::memory::{self, Estimate, Local, Telemetry};
+use crate::model::device;
 use crate::model::llama::Checkpointing;
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
@@ -40,10 +41,7 @@ pub struct Prepared {
 
 /// Load the model, read and tokenize the data, plan the batches. `say` hears what is being done.
 pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
-    if recipe.model.device != "auto" && recipe.model.device != "cpu" {
-        return Err(Error::usage(format!("model.device \"{}\" is not there", recipe.model.device))
-            .next("this build trains on the CPU: use auto or cpu"));
-    }
+    device::choose(&recipe.model.device)?;
     // A misspelt file is found before minutes go into a model.
     files::find(&recipe.data.train, "data.train")?;
     if let Some(eval) = &recipe.data.eval {
@@ -65,7 +63,12 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         template: recipe.model.chat_template.as_deref(),
         kwargs: recipe.model.chat_template_kwargs.as_ref(),
     };
-    let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice)?;
+    let on = Computes {
+        device: &recipe.model.device,
+        load_in_4bit: recipe.model.load_in_4bit,
+        checkpointing: &recipe.train.gradient_checkpointing,
+    };
+    let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }
@@ -83,8 +86,12 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     let room = now.available.map(|free| free + now.used.unwrap_or(0));
     let again = memory::recomputes(recipe, &shape, longest, room);
     let checkpointing = if again { Checkpointing::Full } else { Checkpointing::Off };
-    let estimate = memory::estimate(recipe, &shape, longest, again);
-    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
+    let mut estimate = memory::estimate(recipe, &shape, longest, again);
+    if let Some(components) = speaker.model.predict(estimate.tokens as usize)? {
+        estimate.components = components;
+    }
+    let (card, device) = speaker.model.device();
+    let start = facts(recipe, &speaker, &data, &plan, &lora, device, card.unwrap_or_else(|| telemetry.device()));
     let fingerprint = fingerprint(&data.train);
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
@@ -108,10 +115,18 @@ impl Prepared {
 
     /// Memory as predicted beside what this process holds now.
     pub fn measure_memory(&mut self) -> Memory {
-        let reading = self.telemetry.read();
-        let component =
-            |(name, bytes): &(&str, u64)| Component { name: name.to_string(), estimate: Some(*bytes), measured: None };
+        let held = self.speaker.model.held();
+        let measured = |name: &str| held.as_ref()?.components.iter().find(|c| c.0 == name).map(|c| c.1);
+        let component = |(name, bytes): &(&str, u64)| Component {
+            name: name.to_string(),
+            estimate: Some(*bytes),
+            measured: measured(name),
+        };
         let components = self.estimate.components.iter().map(component).collect();
+        if let Some(held) = held {
+            return Memory { components, used: Some(held.used), peak: Some(held.peak), total: Some(held.total) };
+        }
+        let reading = self.telemetry.read();
         Memory { components, used: reading.used, peak: reading.peak, total: reading.total }
     }
 }
@@ -175,6 +190,7 @@ fn facts(
     data: &Data,
     plan: &Plan,
     lora: &Option<LoraConfig>,
+    device: &str,
     device_name: String,
 ) -> Start {
     let t = &recipe.train;
@@ -184,9 +200,13 @@ fn facts(
             Method::Sft => "sft".into(),
             Method::Cpt => "cpt".into(),
         },
-        tuning: lora.as_ref().map_or("full".into(), |l| format!("lora r{}", l.r)),
+        tuning: match lora {
+            Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
+            Some(l) => format!("lora r{}", l.r),
+            None => "full".into(),
+        },
         model: speaker.name.clone(),
-        device: "cpu".into(),
+        device: device.into(),
         device_name,
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),

@@ -14,8 +14,9 @@ use super::parts::schedule::Schedule;
 use super::parts::{ending::Ending, live, samples};
 use super::setup::Prepared;
 use crate::data::batch::Batch;
+use crate::model::engine::Stepped;
 use crate::model::llama::Pass;
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::Rule;
 use crate::recipe::{self, Recipe};
 use crate::{Error, Kind, Result};
 use std::path::Path;
@@ -40,7 +41,6 @@ pub fn train(recipe: &Recipe, prepared: Prepared, outlet: &mut dyn Outlet, resum
 struct Loop<'a> {
     recipe: Recipe,
     prepared: Prepared,
-    optimizer: AdamW,
     progress: Progress,
     orders: Orders<'a>,
     /// The step at which each last happened, so that nothing happens twice.
@@ -53,13 +53,9 @@ struct Loop<'a> {
 
 impl<'a> Loop<'a> {
     fn new(recipe: &Recipe, prepared: Prepared, outlet: &'a mut dyn Outlet) -> Result<Self> {
-        let t = &recipe.train;
-        let optimizer =
-            AdamW::new(prepared.speaker.model.params(), (t.adam_beta1, t.adam_beta2), t.adam_epsilon, t.weight_decay)?;
         Ok(Self {
             recipe: recipe.clone(),
             prepared,
-            optimizer,
             progress: Progress::default(),
             orders: Orders::new(outlet),
             evaluated: None,
@@ -112,33 +108,33 @@ impl<'a> Loop<'a> {
             let batches = self.batches(step);
             let labels: u64 = batches.iter().map(Batch::label_tokens).sum();
             let tokens: u64 = batches.iter().map(|b| b.ids.len() as u64).sum();
-            let params = self.prepared.speaker.model.params();
-            params.zero_grad()?;
-            let mut nll = 0.0;
+            let total = self.total_steps();
+            let model = &mut self.prepared.speaker.model;
+            model.zero_grad()?;
             for (micro, batch) in batches.iter().enumerate() {
                 let pass = Pass { seed: t.seed, step, micro: micro as u64, checkpointing: self.prepared.checkpointing };
-                nll += self.prepared.speaker.model.forward_backward(batch, 1.0 / labels.max(1) as f64, &pass)?;
+                model.forward_backward(batch, 1.0 / labels.max(1) as f64, &pass)?;
                 // A stop does not wait for a long step: what was added up is dropped, and made anew after a resume.
                 if let Some(ending) = self.orders.urgent() {
                     return Ok(ending);
                 }
             }
-            let loss = if labels > 0 { nll / labels as f64 } else { f64::NAN };
 
-            // Clip as torch.nn.utils.clip_grad_norm_ does, then step.
-            let grad_norm = params.grad_norm()?;
-            let clip = match t.max_grad_norm {
-                max if max > 0.0 => (max / (grad_norm + 1e-6)).min(1.0),
-                _ => 1.0,
-            };
-            let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, self.total_steps())?;
+            // Clip and step.
+            let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, total)?;
             let learning_rate = t.learning_rate * schedule.factor(step);
-            let finite = grad_norm.is_finite() && (loss.is_finite() || labels == 0);
-            if finite {
-                self.optimizer.step(params, learning_rate, clip)?;
-                self.progress.adam_steps = self.optimizer.t;
-            }
-            self.non_finite = if finite { 0 } else { self.non_finite + 1 };
+            let rule = Rule {
+                lr: learning_rate,
+                beta1: t.adam_beta1,
+                beta2: t.adam_beta2,
+                eps: t.adam_epsilon,
+                weight_decay: t.weight_decay,
+                max_grad_norm: t.max_grad_norm,
+            };
+            let Stepped { nll, grad_norm, taken } = model.step(&rule)?;
+            let loss = if labels > 0 { nll / labels as f64 } else { f64::NAN };
+            self.progress.adam_steps += u64::from(taken);
+            self.non_finite = if taken { 0 } else { self.non_finite + 1 };
 
             // Log.
             let seconds = started.elapsed().as_secs_f64();
@@ -271,7 +267,7 @@ impl<'a> Loop<'a> {
 
     /// Put model, optimizer and progress to where they stood at the checkpoint in `dir`.
     fn load(&mut self, dir: &Path) -> Result<()> {
-        let progress = checkpoint::read(dir, &self.prepared.speaker.model, &mut self.optimizer)?;
+        let progress = checkpoint::read(dir, &mut self.prepared.speaker.model)?;
         if progress.data != self.prepared.fingerprint {
             return Err(Error::new("the training rows are not those of this run any more")
                 .kind(Kind::Usage)
@@ -347,9 +343,9 @@ impl<'a> Loop<'a> {
                 return Ok(());
             }
             _ => {
-                let (prepared, optimizer, progress) = (&self.prepared, &self.optimizer, &self.progress);
+                let (prepared, progress) = (&self.prepared, &self.progress);
                 self.orders.outlet().save_checkpoint(step, &mut |dir| {
-                    checkpoint::write(dir, &prepared.speaker.model, optimizer, progress, &prepared.saved())
+                    checkpoint::write(dir, &prepared.speaker.model, progress, &prepared.saved())
                 })?
             }
         };

@@ -6,6 +6,9 @@ use crate::data::template::{self, ChatTemplate};
 use crate::data::tokenizer::{Templates, Tokenizer};
 use crate::data::traits::Render;
 use crate::export::adapter::{self, Adapter};
+use crate::model::config::Weights;
+use crate::model::device;
+use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::source;
@@ -14,7 +17,7 @@ use serde_json::{Map, Value, json};
 use std::path::Path;
 
 pub struct Speaker {
-    pub model: Llama,
+    pub model: Engine,
     pub tokenizer: Tokenizer,
     /// `None`: the model has no chat template, and prompts are plain text to go on from.
     pub template: Option<ChatTemplate>,
@@ -35,20 +38,43 @@ pub struct TemplateChoice<'a> {
     pub kwargs: Option<&'a Map<String, Value>>,
 }
 
+/// What a model is computed on, in a recipe's words.
+#[derive(Debug, Clone, Copy)]
+pub struct Computes<'a> {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: &'a str,
+    pub load_in_4bit: bool,
+    /// `auto`, `full` or `off`.
+    pub checkpointing: &'a str,
+}
+
+impl Default for Computes<'_> {
+    fn default() -> Self {
+        Self { device: "auto", load_in_4bit: false, checkpointing: "auto" }
+    }
+}
+
 impl Speaker {
     /// Load `name_or_path` and put the adapter in `adapter` on it, for use rather than training.
     pub fn load(name_or_path: &str, adapter: Option<&Path>, choice: TemplateChoice) -> Result<Self> {
         let adapter = adapter.map(adapter::read).transpose()?;
         let tuning = adapter.as_ref().map_or(Tuning::None, |a| Tuning::Lora(lora_of(a)));
-        let speaker = Self::build(name_or_path, &tuning, 0, choice)?;
+        let speaker = Self::build(name_or_path, &tuning, 0, choice, Computes::default(), &mut |_| {})?;
         if let Some(adapter) = &adapter {
             checkpoint::put_adapter(&speaker.model, adapter)?;
         }
         Ok(speaker)
     }
 
-    /// Load `name_or_path` with what `tuning` trains.
-    pub fn build(name_or_path: &str, tuning: &Tuning, seed: u64, choice: TemplateChoice) -> Result<Self> {
+    /// Load `name_or_path` with what `tuning` trains. `say` hears where it is computed, if that was not asked for.
+    pub fn build(
+        name_or_path: &str,
+        tuning: &Tuning,
+        seed: u64,
+        choice: TemplateChoice,
+        on: Computes,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let Loaded { weights, tokenizer, templates, name, reference } = loaded::load(&source::resolve(name_or_path)?)?;
         let own_template = templates.default.clone();
         let templates = match choice.template {
@@ -63,7 +89,7 @@ impl Speaker {
         stop_ids.extend(tokenizer.eos_id());
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        let model = Llama::new(weights, tuning, seed)?;
+        let model = engine(weights, tuning, seed, on, say)?;
         Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference })
     }
 
@@ -95,6 +121,59 @@ impl Speaker {
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.tokenizer.decode(ids, true)
     }
+}
+
+/// The model on the CPU.
+fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
+    if on.load_in_4bit {
+        return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
+            .next("set it to false, or train where there is a card, with a program built with --features cuda"));
+    }
+    Ok(Llama::new(weights, tuning, seed)?.into())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn engine(
+    weights: Weights,
+    tuning: &Tuning,
+    seed: u64,
+    on: Computes,
+    _say: &mut dyn FnMut(&str),
+) -> Result<Engine> {
+    device::choose(on.device)?;
+    on_cpu(weights, tuning, seed, on)
+}
+
+#[cfg(feature = "cuda")]
+fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut dyn FnMut(&str)) -> Result<Engine> {
+    use crate::model::cuda::plan::Checkpointing;
+    use crate::model::cuda::{self, CudaLlama, Options, Origin, Precision};
+    use crate::model::device::Place;
+    let ordinal = match device::choose(on.device)? {
+        Place::Cuda(n) => n,
+        Place::Cpu { because } => {
+            because.iter().for_each(|b| say(&format!("on the CPU: {b}")));
+            return on_cpu(weights, tuning, seed, on);
+        }
+    };
+    if let Err(e) = cuda::check(&weights.config, tuning) {
+        if on.device != "auto" {
+            return Err(e);
+        }
+        say(&format!("on the CPU: {e}"));
+        return on_cpu(weights, tuning, seed, on);
+    }
+    let options = Options {
+        precision: if on.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        checkpointing: match on.checkpointing {
+            "full" => Checkpointing::Full,
+            "off" => Checkpointing::Off,
+            _ => Checkpointing::Auto,
+        },
+        vram: None,
+    };
+    let gpu = crate::ops::cuda::device::Gpu::open(ordinal)?;
+    Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(weights), tuning, seed, options)?)))
 }
 
 /// The shape of an adapter that is there.

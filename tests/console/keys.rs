@@ -4,11 +4,12 @@ use crate::fixture;
 use finetop::console::key::Key;
 use finetop::console::message::{Effect, Message};
 use finetop::console::model::{Model, Page};
+use finetop::console::own_keys;
 use finetop::console::run_page::{Metric, Pane, XAxis};
 use finetop::console::theme::Theme;
 use finetop::console::{snapshot, update};
 use finetop::run::command::Command;
-use finetop::run::event::{Body, Change, RunState, State};
+use finetop::run::event::{Body, Change, FixAction, RunState, State};
 
 fn training() -> Model {
     fixture::illustration(Theme::ansi(), 160, 48)
@@ -96,7 +97,7 @@ fn stopping_asks_and_only_y_means_yes() {
     {
         assert_eq!(press(&mut training(), keys), effects, "{keys}");
     }
-    assert!(see(&after(training(), "S")).contains("Stop qwen7b-support at step 412"));
+    assert!(see(&after(training(), "S")).contains("Stop qwen7b-support now, with a checkpoint"));
 }
 
 #[test]
@@ -272,6 +273,23 @@ fn space_starts_a_recipe_that_is_well() {
 }
 
 #[test]
+fn a_comment_after_a_value_is_none_of_it() {
+    let text = fixture::RECIPE.replace("learning_rate = 2e-4", "learning_rate = 2e-4     # to begin with");
+    assert!(text.contains("# to begin with"));
+    let mut m = Model::new(Theme::ansi(), 160, 48, fixture::BEGAN);
+    update(&mut m, Message::RecipeOpened { path: "support.toml".into(), text });
+    assert!(!see(&m).contains("# to begin"), "{}", see(&m));
+    let page = m.run.as_ref().unwrap();
+    let at = finetop::console::fields::shown(page).iter().position(|f| f.key == "train.learning_rate").unwrap();
+    m.run.as_mut().unwrap().recipe.selected = at;
+    press(&mut m, "i");
+    assert_eq!(m.run.as_ref().unwrap().input.as_ref().unwrap().input.value(), "2e-4");
+    let effects = press(&mut m, "backspace '5' enter");
+    let saved = "learning_rate = 2e-5     # to begin with";
+    assert!(matches!(effects.first(), Some(Effect::SaveRecipe { text, .. }) if text.contains(saved)), "{effects:?}");
+}
+
+#[test]
 fn a_applies_the_fix() {
     let roll_back = Command::RollBack { step: 60, stop: true, by: "overfitting".into() };
     assert_eq!(press(&mut demo(), "5 a"), [Effect::Send(roll_back)]);
@@ -287,9 +305,85 @@ fn a_applies_the_fix() {
 
 #[test]
 fn b_branches_from_the_checkpoint_before_the_cursor() {
-    let branch = Effect::Branch { run: fixture::folder(), step: 200, set: Vec::new() };
+    let branch = Effect::Branch { run: fixture::folder(), step: 300, set: Vec::new() };
     assert_eq!(press(&mut training(), "left left left left b y"), [branch]);
     assert!(press(&mut training(), "g b y").is_empty(), "there is none before step 1");
+    // Of the default two, the best and the last are kept: that of step 200 is gone.
+    let mut m = training();
+    m.run.as_mut().unwrap().chart.cursor = Some(250);
+    assert!(press(&mut m, "b").is_empty() && m.confirm.is_none());
+    assert!(m.notice.unwrap().text.contains("is left to branch from"));
+}
+
+#[test]
+fn a_branch_goes_by_its_folder_s_name_as_commands_do() {
+    let mut m = Model::new(Theme::ansi(), 160, 48, fixture::BEGAN);
+    let opened = Message::Opened {
+        run: fixture::folder(),
+        name: "qwen7b-support-from-300".into(),
+        recipe: fixture::RECIPE.into(),
+        live: true,
+    };
+    update(&mut m, opened);
+    update(&mut m, Message::Events { run: fixture::folder(), events: fixture::support(310) });
+    assert!(see(&m).starts_with(" qwen7b-support-from-300"), "{}", see(&m));
+    let line = "qwen7b-support-from-300 goes on · finetop attach · finetop stop".to_string();
+    assert_eq!(press(&mut m, "q"), [Effect::Quit { line: Some(line) }]);
+}
+
+/// The demo with its finding open, ended in some way.
+fn ended(state: Option<RunState>) -> Model {
+    let mut m = demo();
+    let events =
+        state.map(|state| fixture::at(m.now, 100, Body::State(State { state, why: String::new() }))).into_iter();
+    update(&mut m, Message::Events { run: fixture::folder(), events: events.collect() });
+    update(&mut m, Message::Live { run: fixture::folder(), live: false });
+    m
+}
+
+#[test]
+fn where_no_trainer_is_left_a_fix_offers_what_can_still_be_done() {
+    for state in [Some(RunState::Finished), Some(RunState::Stopped), Some(RunState::Failed), None] {
+        let mut m = ended(state);
+        press(&mut m, "5");
+        let seen = see(&m);
+        assert!(seen.contains("copy it for the next run") && !seen.contains("back to step 60"), "{seen}");
+        assert!(!seen.contains("press 5") && !seen.contains("press a"), "{seen}");
+        assert_eq!(press(&mut m, "a"), [Effect::Copy("train.num_train_epochs = 4".into())], "{state:?}");
+    }
+}
+
+#[test]
+fn a_fix_that_goes_back_and_on_becomes_a_branch_once_the_run_is_over() {
+    let mut m = ended(Some(RunState::Failed));
+    let page = m.run.as_mut().unwrap();
+    let fix = page.run.findings[0].fix.as_mut().unwrap();
+    fix.action = FixAction::RollBack { step: 60, stop: false };
+    fix.set = vec![("train.learning_rate".into(), "1e-3".into())];
+    let branch = Effect::Branch { run: fixture::folder(), step: 60, set: fix.set.clone() };
+    press(&mut m, "5");
+    assert!(see(&m).contains("branch from 60"), "{}", see(&m));
+    assert_eq!(press(&mut m, "a"), [branch]);
+}
+
+#[test]
+fn a_fix_whose_checkpoint_is_gone_or_that_nothing_is_left_of_has_no_key() {
+    let mut m = ended(Some(RunState::Finished));
+    let fix = m.run.as_mut().unwrap().run.findings[0].fix.as_mut().unwrap();
+    (fix.action, fix.set) = (FixAction::RollBack { step: 20, stop: false }, Vec::new());
+    press(&mut m, "5");
+    assert!(!see(&m).contains("Fix") && !see(&m).contains("apply fix"), "{}", see(&m));
+    assert!(press(&mut m, "a").is_empty());
+}
+
+#[test]
+fn texts_name_the_keys_that_hold() {
+    let mut m = training();
+    m.keymap = own_keys::read("[any]\nleave = \"ctrl-q\"\n[run]\nstop = []", "keys.toml").unwrap();
+    press(&mut m, "ctrl-c");
+    let seen = see(&m);
+    assert!(seen.contains("ctrl-q leaves it running, :stop stops it"), "{seen}");
+    assert!(seen.contains("ctrl-q leave (run goes on)"), "{seen}");
 }
 
 #[test]

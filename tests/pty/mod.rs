@@ -34,7 +34,17 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>, home: &Path) -> CommandBuil
     c.env("XDG_RUNTIME_DIR", home.join("run"));
     c.env("XDG_CACHE_HOME", home.join("cache"));
     c.env("XDG_CONFIG_HOME", home.join("config"));
-    for absent in ["TMUX", "SSH_CONNECTION", "NO_COLOR", "FINETOP_ASCII", "FINETOP_THEME", "SLURM_JOB_ID", "HF_HOME"] {
+    for absent in [
+        "TMUX",
+        "SSH_CONNECTION",
+        "NO_COLOR",
+        "FINETOP_ASCII",
+        "FINETOP_THEME",
+        "SLURM_JOB_ID",
+        "HF_HOME",
+        "TZ",
+        "COLORTERM",
+    ] {
         c.env_remove(absent);
     }
     c.env("RUST_BACKTRACE", "0");
@@ -82,6 +92,14 @@ impl Pty {
 
     pub fn text(&self) -> String {
         self.parser.lock().unwrap().screen().contents()
+    }
+
+    /// The colours that the screen's text has.
+    pub fn colours(&self) -> Vec<vt100::Color> {
+        let parser = self.parser.lock().unwrap();
+        let (rows, columns) = parser.screen().size();
+        let cells = (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c)));
+        cells.filter_map(|(r, c)| parser.screen().cell(r, c)).map(vt100::Cell::fgcolor).collect()
     }
 
     /// Bytes that the program has written.

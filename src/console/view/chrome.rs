@@ -5,6 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::console::keymap::Action;
 use crate::console::model::Model;
 use crate::console::theme::Theme;
 
@@ -88,7 +89,7 @@ pub fn rule(buf: &mut Buffer, area: Rect, title: &str, right: &str, focused: boo
 }
 
 /// The footer's rule and keys: `left` of the page, then `: ? q` always at the right.
-pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&str, &str)], theme: &Theme) {
+pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(String, &str)], theme: &Theme) {
     if area.height < FOOTER {
         return;
     }
@@ -96,13 +97,18 @@ pub fn footer(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&
     keys(buf, area, left, right, theme);
 }
 
+/// What stands at the right of every footer; `leave` is the word of the last.
+pub fn always<'a>(m: &Model, leave: &'a str) -> [(String, &'a str); 3] {
+    [(Action::Palette, "commands"), (Action::Keys, "keys"), (Action::Leave, leave)].map(|(a, w)| (m.keymap.key(a), w))
+}
+
 /// The keys on the last row of `area`.
-pub fn keys(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(&str, &str)], theme: &Theme) {
+pub fn keys(buf: &mut Buffer, area: Rect, left: &[(String, &str)], right: &[(String, &str)], theme: &Theme) {
     let y = area.bottom().saturating_sub(1);
     let mut stop = area.right().saturating_sub(1);
-    for (i, &(key, word)) in right.iter().rev().enumerate() {
+    for (i, (key, word)) in right.iter().rev().enumerate() {
         // On a narrow page only the way out keeps its word.
-        let word = if i == 0 || area.width >= 60 { word } else { "" };
+        let word = if i == 0 || area.width >= 60 { *word } else { "" };
         let start = stop.saturating_sub(width(key) + u16::from(!word.is_empty()) + width(word));
         if start < area.x + 1 {
             break;

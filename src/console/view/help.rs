@@ -82,5 +82,5 @@ pub fn pager(m: &Model, area: Rect, title: &str, right: &str, lines: &[Line], bu
         }
     }
     let keys = m.keymap.footer(Context::Pager);
-    chrome::footer(buf, area, &keys, &[(":", "commands"), ("?", "keys"), ("q", "back")], &m.theme);
+    chrome::footer(buf, area, &keys, &chrome::always(m, "back"), &m.theme);
 }

@@ -6,7 +6,7 @@ use ratatui::style::Style;
 
 use super::chrome::{self, cut, put, put_right, width};
 use crate::console::format;
-use crate::console::keymap::Context;
+use crate::console::keymap::{Action, Context};
 use crate::console::model::{Machine, Model, RunRow};
 use crate::console::start::{Item, StartPage};
 use crate::console::theme::Theme;
@@ -56,13 +56,14 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
                 run_line(run, selected, marked, m, area, y, &columns, buf);
             }
             What::Note(run) => {
-                let resume = if StartPage::resumable(run) { "R resume" } else { "" };
-                let stop = if resume.is_empty() { right } else { right.saturating_sub(width(resume) + 2) };
+                let key = m.keymap.key(Action::ResumeRun);
+                let resume = StartPage::resumable(run);
+                let stop = if resume { right.saturating_sub(width(&key) + 9) } else { right };
                 let x = put(buf, x, y, stop, &run.note, t.dim);
-                if !resume.is_empty() && x < stop {
+                if resume && x < stop {
                     let x = x.max((area.x + columns.name).saturating_add(66)).min(stop) + 2;
-                    put(buf, x, y, right, "R", t.accent);
-                    put(buf, x + 2, y, right, "resume", t.text);
+                    let x = put(buf, x, y, right, &key, t.accent);
+                    put(buf, x + 1, y, right, "resume", t.text);
                 }
             }
             What::NewRun => {
@@ -99,16 +100,28 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
                 }
                 put(buf, area.x + 4, y, right, "demo", if selected { t.focus() } else { t.strong() });
                 let words = if area.width >= 90 {
-                    "watch a small model learn to call tools, on this CPU, about 90 s"
+                    "watch a small model learn to call tools, on this CPU, about a minute"
                 } else {
-                    "watch a small model learn to call tools, 90 s"
+                    "watch a small model learn to call tools"
                 };
                 put(buf, x, y, right, words, if selected { t.text } else { t.dim });
             }
         }
     }
-    let keys = m.keymap.footer(Context::Start);
-    chrome::footer(buf, area, &keys, &[(":", "commands"), ("?", "keys"), ("q", "quit")], t);
+    let keys: Vec<_> =
+        m.keymap.footer(Context::Start).into_iter().filter(|(_, word)| does_something(&m.start, word)).collect();
+    chrome::footer(buf, area, &keys, &chrome::always(m, "quit"), t);
+}
+
+/// Whether the footer's word means something for what the cursor is on.
+fn does_something(start: &StartPage, word: &str) -> bool {
+    match (word, start.run()) {
+        ("resume", run) => run.is_some_and(StartPage::resumable),
+        ("delete", run) => run.is_some_and(|r| !r.live) || !start.marked.is_empty(),
+        ("mark", run) => run.is_some(),
+        ("search", _) => !start.runs.is_empty(),
+        _ => true,
+    }
 }
 
 /// What is drawn at a cell that can be opened.

@@ -30,7 +30,7 @@ pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
         return if best_step == open.since { Some(open.clone()) } else { None };
     }
     // The first evaluation is made before the first step: a run that never improved on it is another matter.
-    if best_step == 0 || overfitting::rising(h, false).is_some() {
+    if best_step == 0 || overfitting::rising(h).is_some() {
         return None;
     }
     let slope = falling(h, best_step);

@@ -17,20 +17,17 @@ fn margin(best: f64) -> f64 {
 /// evaluation to confirm it.
 const LEARNT: f64 = 0.2;
 
-/// Whether the evaluations after the best rise; with `holding`, half the margin is enough.
-pub fn rising(h: &History, holding: bool) -> Option<(u64, f64)> {
+/// Whether the evaluations after the best rise: its step and loss.
+pub fn rising(h: &History) -> Option<(u64, f64)> {
     let (best_step, best) = h.best_eval()?;
     let after: Vec<_> = h.evals.iter().filter(|(s, _)| *s > best_step).collect();
     let last = after.last()?.1;
     if !last.is_finite() {
         return None;
     }
-    let needed = if holding { margin(best) / 2.0 } else { margin(best) };
+    let needed = margin(best);
     if last <= best + needed {
         return None;
-    }
-    if holding {
-        return Some((best_step, best));
     }
     let (now, before) = train_loss(h, best_step)?;
     let clear = now < LEARNT && last > best + 2.0 * needed;
@@ -47,10 +44,15 @@ fn train_loss(h: &History, best_step: u64) -> Option<(f64, f64)> {
 }
 
 pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
-    let (best_step, best) = rising(h, open.is_some())?;
     if let Some(open) = open {
-        return Some(open.clone());
+        // It holds until an evaluation is as good as the best was: one that only wobbles back towards it has gained
+        // nothing, and going back there is still what mends it. A roll back has no evaluations after the best.
+        let best = h.evals.iter().find(|(s, _)| *s == open.since).map(|(_, loss)| *loss)?;
+        let after: Vec<f64> = h.evals.iter().filter(|(s, _)| *s > open.since).map(|(_, loss)| *loss).collect();
+        let holds = !after.is_empty() && after.iter().all(|loss| loss.is_nan() || *loss > best);
+        return holds.then(|| open.clone());
     }
+    let (best_step, best) = rising(h)?;
     let (_, last) = *h.evals.last()?;
     let (now, before) = train_loss(h, best_step)?;
     let after = h.evals.iter().filter(|(s, _)| *s > best_step).count();

@@ -131,6 +131,31 @@ fn a_roll_back_resolves_overfitting_and_nothing_is_said_twice() {
     assert!(!over[0].2 && over[1].2 && over[1].0 == 160, "{all:?}");
 }
 
+/// Wobbles as large as the rise itself, as a small model's evaluations have them.
+#[test]
+fn overfitting_holds_while_eval_wobbles_and_ends_where_the_best_is_reached_again() {
+    let run = |last: f64| {
+        let mut events = vec![start(400), eval(0, 2.0), checkpoint(0, false)];
+        for at in 1..=400u64 {
+            events.push(step(at, 2.0 * (-(at as f64) / 35.0).exp() + 0.03));
+            if at % 20 == 0 {
+                let wobble = if at / 20 % 2 == 0 { 0.012 } else { 0.001 };
+                let loss = match at {
+                    0..=60 => 2.0 * (-(at as f64) / 30.0).exp() + 0.3,
+                    400 => last,
+                    _ => 0.571 + wobble,
+                };
+                events.push(eval(at, loss));
+            }
+        }
+        let all = said(&recipe(""), &events);
+        all.into_iter().filter(|(_, r, _)| r == "overfitting").map(|(at, _, gone)| (at, gone)).collect::<Vec<_>>()
+    };
+    let held = run(0.58);
+    assert!(held.len() == 1 && !held[0].1, "said once, and held: {held:?}");
+    assert_eq!(run(0.55), [held[0], (400, true)], "a better evaluation ends it");
+}
+
 #[test]
 fn an_eval_that_rises_with_train_is_not_called_overfitting() {
     let mut events = falling(100);

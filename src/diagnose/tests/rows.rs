@@ -53,6 +53,7 @@ fn run(recipe: &Recipe, examples: &[Example], template: &str, own: Option<&str>)
         encode: &encode,
         template: Some(template),
         own_template: own,
+        parameters: None,
         near_duplicates: None,
     })
 }
@@ -193,6 +194,30 @@ fn few_cut_and_repeated_rows_are_said_with_their_numbers() {
 }
 
 #[test]
+fn a_rate_that_a_small_model_bears_is_in_range() {
+    let r = recipe("[train]\nlearning_rate = 2e-3\n");
+    let rows = chats(120);
+    let look = |parameters| {
+        let list = preflight(&Preflight {
+            recipe: &r,
+            examples: &rows,
+            end_ids: &[END],
+            bos_id: None,
+            decode: &|_| String::new(),
+            encode: &|_| vec![7],
+            template: None,
+            own_template: None,
+            parameters: Some(parameters),
+            near_duplicates: None,
+        });
+        let f = found(&list, "rate_range");
+        (f.severity, f.evidence.clone())
+    };
+    assert_eq!(look(1_400_000), (Severity::Passed, "0.002; LoRA: 1e-4 – 3e-3 for a model this small".into()));
+    assert_eq!(look(7_000_000_000).0, Severity::Warning);
+}
+
+#[test]
 fn a_rate_outside_the_range_is_a_warning_with_the_rate_to_begin_with() {
     for (rate, title) in [("2e-5", "learning rate is low"), ("3e-3", "learning rate is high")] {
         let list = run(&recipe(&format!("[train]\nlearning_rate = {rate}\n")), &chats(120), TEMPLATE, Some(TEMPLATE));
@@ -239,6 +264,7 @@ fn near_duplicates_that_were_counted_are_named() {
         encode: &encode,
         template: None,
         own_template: None,
+        parameters: None,
         near_duplicates: Some(1_912),
     });
     assert_eq!(found(&list, "duplicates").evidence, "1,912 rows repeat an earlier one but for case and punctuation.");

@@ -84,11 +84,18 @@ pub(super) const MODEL: &[Entry] = &[
     .names(&["template_kwargs"]),
     Entry::new(
         "model.device",
-        Choice(&["auto", "cpu"]),
+        Choice(&["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"]),
         Is("\"auto\""),
-        "Where it trains; auto takes the CPU in this version.",
+        "Where it trains; auto takes the first NVIDIA card that can do it, else the CPU.",
     )
     .names(&["device_map", "use_cpu", "no_cuda"]),
+    Entry::new(
+        "model.load_in_4bit",
+        Bool,
+        Is("false"),
+        "QLoRA: hold the frozen matrices as NF4 with double quantization, on an NVIDIA card.",
+    )
+    .names(&["quantization_bit", "qlora"]),
 ];
 
 pub(super) const LORA: &[Entry] = &[

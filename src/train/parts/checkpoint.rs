@@ -11,8 +11,7 @@
 //! their whole state.
 
 use crate::export::adapter;
-use crate::model::llama::Llama;
-use crate::ops::adamw::AdamW;
+use crate::model::engine::Engine;
 use crate::{Error, Result};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -53,7 +52,8 @@ pub enum Saved<'a> {
 }
 
 /// Fill `dir` with a checkpoint.
-pub fn write(dir: &Path, model: &Llama, optimizer: &AdamW, progress: &Progress, saved: &Saved) -> Result<()> {
+pub fn write(dir: &Path, model: &Engine, progress: &Progress, saved: &Saved) -> Result<()> {
+    model.fetch()?;
     match saved {
         Saved::Adapter(config) => adapter::write(dir, config, &entries(model)?)?,
         Saved::Full(companions) => {
@@ -63,7 +63,7 @@ pub fn write(dir: &Path, model: &Llama, optimizer: &AdamW, progress: &Progress, 
             }
         }
     }
-    let (m, v) = (optimizer.m.to_vec1::<f32>()?, optimizer.v.to_vec1::<f32>()?);
+    let (m, v, _) = model.moments()?;
     let bytes = safetensors::serialize(
         [
             ("exp_avg", TensorView::new(Dtype::F32, vec![m.len()], as_bytes(&m)).map_err(broken)?),
@@ -84,21 +84,20 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
 }
 
 /// Put model and optimizer back to where they stood at the checkpoint in `dir`.
-pub fn read(dir: &Path, model: &Llama, optimizer: &mut AdamW) -> Result<Progress> {
+pub fn read(dir: &Path, model: &mut Engine) -> Result<Progress> {
     let progress = read_progress(dir)?;
-    let params = model.params();
-    let mut values = vec![0f32; params.len()];
+    let mut values = vec![0f32; model.params().len()];
     if dir.join(adapter::CONFIG).is_file() {
         put_adapter(model, &adapter::read(dir)?)?;
     } else {
         let file = dir.join(MODEL);
         let bytes = std::fs::read(&file).map_err(|e| unreadable(&file, e))?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&file, e))?;
-        for entry in params.entries() {
+        for entry in model.params().entries() {
             let t = tensors.tensor(&entry.name).map_err(|e| unreadable(&file, e))?;
             copy_f32(&t, &mut values[entry.range.clone()], &file, &entry.name)?;
         }
-        params.set_values(&values)?;
+        model.set_values(&values)?;
     }
     let path = dir.join(OPTIMIZER);
     let bytes = std::fs::read(&path).map_err(|e| unreadable(&path, e))?;
@@ -109,12 +108,12 @@ pub fn read(dir: &Path, model: &Llama, optimizer: &mut AdamW) -> Result<Progress
         Ok(values.clone())
     };
     let (m, v) = (moment("exp_avg")?, moment("exp_avg_sq")?);
-    optimizer.set_state(&m, &v, progress.adam_steps)?;
+    model.set_moments(&m, &v, progress.adam_steps)?;
     Ok(progress)
 }
 
 /// Give the trainables an adapter's values. Its matrices must be just those that the model trains.
-pub fn put_adapter(model: &Llama, adapter: &adapter::Adapter) -> Result<()> {
+pub fn put_adapter(model: &Engine, adapter: &adapter::Adapter) -> Result<()> {
     adapter.fits(model.config())?;
     let params = model.params();
     let mut values = vec![0f32; params.len()];
@@ -128,11 +127,11 @@ pub fn put_adapter(model: &Llama, adapter: &adapter::Adapter) -> Result<()> {
         let (_, _, from) = found.ok_or_else(|| Error::new("the adapter has no such matrix").at(&entry.name))?;
         values[entry.range.clone()].copy_from_slice(from);
     }
-    params.set_values(&values)
+    model.set_values(&values)
 }
 
-/// The trainables as named f32 tensors.
-pub fn entries(model: &Llama) -> Result<Vec<adapter::Entry>> {
+/// The trainables as named f32 tensors, as of the last [`Engine::fetch`].
+pub fn entries(model: &Engine) -> Result<Vec<adapter::Entry>> {
     let values = model.params().values()?;
     Ok(model
         .params()
@@ -142,7 +141,7 @@ pub fn entries(model: &Llama) -> Result<Vec<adapter::Entry>> {
         .collect())
 }
 
-fn write_model(path: &Path, model: &Llama) -> Result<()> {
+fn write_model(path: &Path, model: &Engine) -> Result<()> {
     let state = model.full_state()?;
     let mut held = Vec::with_capacity(state.len());
     for (name, tensor) in &state {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::data::batch::{Batch, Example};
-use crate::model::llama::Llama;
+use crate::model::engine::Engine;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
@@ -13,7 +13,7 @@ pub struct Evaluation {
 /// Mean NLL over the label tokens of `examples`, `batch_size` sequences at a time. `go_on` is asked between batches;
 /// when it says no the evaluation is dropped (`None`). Without labels there is nothing to say: `None` too.
 pub fn evaluate(
-    model: &Llama,
+    model: &Engine,
     examples: &[Example],
     batch_size: usize,
     go_on: &mut dyn FnMut() -> bool,

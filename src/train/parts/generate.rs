@@ -1,7 +1,7 @@
 //! Draw a completion token by token over a KV cache, until an end token, a stop string or the length.
 
 use super::sampler;
-use crate::model::llama::Llama;
+use crate::model::engine::Engine;
 use crate::ops::random::Stream;
 use crate::train::event::SampleSettings;
 use crate::{Error, Result};
@@ -25,7 +25,7 @@ pub struct Completion {
 /// settings give the same text. `decode` turns generated ids into text; `on_token` sees the ids after each new one and
 /// ends the draw by returning false.
 pub fn generate(
-    model: &Llama,
+    model: &Engine,
     prompt: &[u32],
     settings: &SampleSettings,
     stops: &Stops,

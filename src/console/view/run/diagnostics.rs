@@ -2,7 +2,9 @@
 
 use super::{severity, title};
 use crate::console::format;
+use crate::console::keymap::Action;
 use crate::console::model::Model;
+use crate::console::remedy::{self, Remedy};
 use crate::console::run_page::{Pane, RunPage};
 use crate::console::view::pen::{Pen, fit, wrap};
 use crate::run::event::{Finding, Severity};
@@ -31,7 +33,8 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
             break;
         }
         let marked = page.focus == Pane::Diagnostics && i == selected && open.len() > 1;
-        row = finding(m, f, marked, why, body, row, body.height.saturating_sub(if why { 0 } else { reserve }), buf);
+        row =
+            finding(m, page, f, marked, why, body, row, body.height.saturating_sub(if why { 0 } else { reserve }), buf);
         row += 1;
     }
     if open.is_empty() && passed.is_empty() {
@@ -59,6 +62,7 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
 #[allow(clippy::too_many_arguments)] // A finding, its place, and how much of it is told.
 fn finding(
     m: &Model,
+    page: &RunPage,
     f: &Finding,
     marked: bool,
     why: bool,
@@ -81,7 +85,8 @@ fn finding(
     }
     let mut row = top + 1;
     let width = usize::from(body.width.saturating_sub(5));
-    let fix_rows = if f.fix.is_some() { 2 } else { 0 };
+    let offer = remedy::offer(page, f);
+    let fix_rows = if offer.is_some() { 2 } else { 0 };
     let mut tell = |text: String, style, row: &mut u16| {
         let room =
             usize::from(bottom.saturating_sub(*row + fix_rows)).max(usize::from(*row == top + 1 && *row < bottom));
@@ -97,24 +102,27 @@ fn finding(
     if why && !f.source.is_empty() {
         tell(format!("Rule {}; {}", f.rule, f.source), t.dim, &mut row);
     }
-    if let Some(fix) = &f.fix {
+    if let Some(offer) = offer {
         if row + 1 < bottom {
             row += 1;
         }
-        // A fix that is a recipe diff alone says it in its label already.
-        let set: Vec<String> = fix.set.iter().map(|(k, v)| format!("{k} = {v}")).filter(|s| *s != fix.label).collect();
+        let set = match offer.remedy {
+            Remedy::RollBack { .. } => f.fix.as_ref().map_or(String::new(), |x| remedy::words(&x.set)),
+            Remedy::Branch { set, .. } | Remedy::Copy(set) => remedy::words(&set),
+            // The label says it already.
+            Remedy::Edit(_) | Remedy::Change(_) | Remedy::Stop => String::new(),
+        };
         let mut pen = Pen::at(buf, body, row);
         pen.gap(4).put("Fix", t.dim).gap(2);
-        let key = format!("a  {}", fix.label);
-        if set.is_empty() || set.join(", ").width() + key.width() + 4 <= usize::from(pen.room()) {
-            if !set.is_empty() {
-                pen.put(set.join(", "), t.text).gap(4);
-            }
-            pen.put("a", t.focus()).gap(2).put(&fix.label, t.text);
-        } else {
-            pen.put("a", t.focus()).gap(2).put(&fix.label, t.text);
+        let key = m.keymap.key(Action::Fix);
+        let beside = set.width() + key.width() + offer.label.width() + 6 <= usize::from(pen.room());
+        if beside && !set.is_empty() {
+            pen.put(&set, t.text).gap(4);
+        }
+        pen.put(&key, t.focus()).gap(2).put(&offer.label, t.text);
+        if !beside {
             row += 1;
-            Pen::at(buf, body, row).gap(9).put(fit(&set.join(", "), width.saturating_sub(5)), t.dim);
+            Pen::at(buf, body, row).gap(9).put(fit(&set, width.saturating_sub(5)), t.dim);
         }
         row += 1;
     }

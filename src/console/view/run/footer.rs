@@ -1,8 +1,9 @@
 //! The bottom of the page: a rule, the status line, and the keys of the focused pane.
 
 use crate::console::format;
-use crate::console::keymap::{Context, contexts_of};
+use crate::console::keymap::{Action, Context, contexts_of};
 use crate::console::model::{Model, Page};
+use crate::console::remedy;
 use crate::console::run_page::RunPage;
 use crate::console::view::chrome;
 use crate::console::view::pen::{Pen, fit};
@@ -73,11 +74,19 @@ pub fn keys(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
     };
     let mut entries: Vec<(String, &str)> = Vec::new();
     if page.folder.is_none() {
-        entries.push(("space".into(), "start"));
+        entries.push((m.keymap.key(Action::PauseOrResume), "start"));
     }
+    let zooms = super::form(area.width, area.height) >= super::Form::Rail;
+    let mends = remedy::at_hand(page).is_some();
+    let found = !page.run.open().is_empty();
     for context in contexts_of(m, Page::Run).iter().rev().filter(|c| **c != Context::Any) {
-        let zooms = super::form(area.width, area.height) >= super::Form::Rail;
-        entries.extend(m.keymap.footer(*context).into_iter().filter(|e| zooms || e.1 != "zoom"));
+        let offered = |e: &(String, &str)| match e.1 {
+            "zoom" => zooms,
+            "apply fix" => mends,
+            "why" | "finding" => found,
+            _ => true,
+        };
+        entries.extend(m.keymap.footer(*context).into_iter().filter(offered));
     }
-    chrome::keys(buf, bottom, &entries, &[(":", "commands"), ("?", "keys"), ("q", leave)], t);
+    chrome::keys(buf, bottom, &entries, &chrome::always(m, leave), t);
 }

@@ -1,10 +1,12 @@
 //! The demo's one dim line: what is happening, and which key is worth pressing now. In no other run.
 
 use crate::console::format;
+use crate::console::keymap::Action;
 use crate::console::model::Model;
+use crate::console::remedy::{self, Remedy};
 use crate::console::run_page::{Pane, RunPage};
 use crate::console::view::pen::Pen;
-use crate::run::event::{Finding, FixAction, RunState, Severity};
+use crate::run::event::{RunState, Severity};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -16,14 +18,16 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer)
     let mut pen = Pen::at(buf, area, row);
     pen.gap(1);
     // Keys stand between backquotes: they are not dim.
-    for (i, part) in words(page, area.width < 100).split('`').enumerate() {
+    for (i, part) in words(m, page, area.width < 100).split('`').enumerate() {
         pen.put(part, if i % 2 == 1 { t.strong() } else { t.dim });
     }
 }
 
 /// The line for where the run is now; the short form fits 80 columns.
-fn words(page: &RunPage, short: bool) -> String {
+fn words(m: &Model, page: &RunPage, short: bool) -> String {
     let run = &page.run;
+    let key = |action| format!("`{}`", m.keymap.key(action));
+    let (leave, samples) = (key(Action::Leave), key(Action::PaneSamples));
     let now = run.score(u64::MAX);
     let first = run.sample_steps().first().and_then(|s| run.score(*s));
     let score = now.map_or(String::new(), |(k, n)| format!("{k} of {n} right"));
@@ -36,16 +40,16 @@ fn words(page: &RunPage, short: bool) -> String {
         let score = if score.is_empty() { score } else { format!(", {score}") };
         let mended = format!("mended: step {} → {}{eval}{score}", r.from, r.to);
         return say(
-            format!("{mended}. `q` leaves; finetop RECIPE.toml trains on rows of your own"),
-            format!("{mended}. `q` leaves"),
+            format!("{mended}. {leave} leaves; finetop RECIPE.toml trains on rows of your own"),
+            format!("{mended}. {leave} leaves"),
         );
     }
-    let rolls_back = |f: &&Finding| {
-        f.fix.as_ref().is_some_and(|x| matches!(x.action, FixAction::RollBack { .. }))
-            && f.severity >= Severity::Warning
-    };
-    if run.open().iter().any(rolls_back) {
-        let press = if page.focus == Pane::Diagnostics { "press `a`" } else { "press `5` then `a`" };
+    let back = remedy::at_hand(page)
+        .is_some_and(|(f, offer)| matches!(offer.remedy, Remedy::RollBack { .. }) && f.severity >= Severity::Warning);
+    if back {
+        let (pane, fix) = (key(Action::PaneDiagnostics), key(Action::Fix));
+        let press =
+            if page.focus == Pane::Diagnostics { format!("press {fix}") } else { format!("press {pane} then {fix}") };
         let turned = "eval loss turned up while train loss still falls: the model learns the rows by heart";
         return say(
             format!("{turned}. {press} to go back to the best checkpoint"),
@@ -54,9 +58,9 @@ fn words(page: &RunPage, short: bool) -> String {
     }
     match run.state {
         Some(RunState::Finished | RunState::Stopped) => {
-            format!("finished, {score}. `2` compares the samples with step 0, `q` leaves")
+            format!("finished, {score}. {samples} compares the samples with step 0, {leave} leaves")
         }
-        Some(RunState::Failed) => "the demo failed; `L` shows its log".into(),
+        Some(RunState::Failed) => format!("the demo failed; {} shows its log", key(Action::Log)),
         _ if run.steps.is_empty() => {
             "a small chat model is about to learn: a sentence in, a tool call in JSON out".into()
         }
@@ -69,11 +73,11 @@ fn words(page: &RunPage, short: bool) -> String {
             ),
             (_, Some(_)) => say(
                 format!(
-                    "learning tool calls: a sentence in, JSON out; {score} so far. `2` shows the samples, watch them turn"
+                    "learning tool calls: a sentence in, JSON out; {score} so far. {samples} shows the samples, watch them turn"
                 ),
-                format!("learning tool calls: {score} so far. `2` shows the samples"),
+                format!("learning tool calls: {score} so far. {samples} shows the samples"),
             ),
-            _ => "learning tool calls: a sentence in, JSON out. `2` shows the samples".into(),
+            _ => format!("learning tool calls: a sentence in, JSON out. {samples} shows the samples"),
         },
     }
 }
@@ -81,12 +85,14 @@ fn words(page: &RunPage, short: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::theme::Theme;
     use unicode_width::UnicodeWidthStr;
 
     #[test]
     fn short_hints_fit_eighty_columns() {
         let mut page = RunPage::new(None, "demo".into(), String::new(), true);
         page.run.start.demo = true;
-        assert!(words(&page, true).width() < 80);
+        let m = Model::new(Theme::ansi(), 80, 24, 0.0);
+        assert!(words(&m, &page, true).width() < 80);
     }
 }

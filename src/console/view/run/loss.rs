@@ -1,9 +1,11 @@
 //! Pane 1: the large chart with its marker track, and the other metrics as one-line sparklines.
 
+use super::header;
 use super::series::{self, Series};
 use super::title;
 use crate::console::chart::{Axis, Canvas, robust_range, spark};
 use crate::console::format::{self, UNKNOWN};
+use crate::console::keymap::Action;
 use crate::console::model::Model;
 use crate::console::run_page::{Metric, Pane, RunPage, XAxis};
 use crate::console::view::pen::Pen;
@@ -119,7 +121,12 @@ fn plot(m: &Model, page: &RunPage, s: &Series, y: &Axis, area: Rect, buf: &mut B
     }
     canvas.render(inner, buf, &[t.dim, t.text, t.accent], t.glyphs);
     if empty && rows > 2 {
-        let word = if page.folder.is_none() { "space starts the run" } else { "waiting for the first step" };
+        let starts = format!("{} starts the run", m.keymap.key(Action::PauseOrResume));
+        let word = match page.folder {
+            None => starts.as_str(),
+            Some(_) if header::over(page) => "it ended before its first step",
+            Some(_) => "waiting for the first step",
+        };
         let at = inner.width.saturating_sub(word.width() as u16) / 2;
         Pen::at(buf, inner, rows / 2).gap(at).put(word, t.dim);
     }

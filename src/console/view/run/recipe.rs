@@ -5,7 +5,7 @@ use crate::console::fields::{self, Field};
 use crate::console::model::Model;
 use crate::console::run_page::{Goal, Pane, RunPage};
 use crate::console::run_update::reachable;
-use crate::console::view::pen::{Pen, fit};
+use crate::console::view::pen::{Pen, fit, wrap};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
@@ -54,7 +54,7 @@ impl Columns {
         let room = usize::from(width).saturating_sub(6);
         // Notes keep about 16 columns; a long value is cut, and shown whole while it is edited.
         let longest = |f: fn(&Field) -> &String| fields.iter().map(|x| f(x).width()).max().unwrap_or(0);
-        let label = longest(|f| &f.label).clamp(17, (room / 2).max(18));
+        let label = longest(|f| &f.label).clamp(17, (room * 2 / 5).max(18));
         Self { label, value: longest(|f| &f.value).clamp(10, room.saturating_sub(label + 20).clamp(10, 44)) }
     }
 }
@@ -104,7 +104,11 @@ fn footer(m: &Model, page: &RunPage, selected: Option<&Field>, body: Rect, buf: 
         return;
     }
     if let Some(f) = selected.filter(|_| body.width < 110) {
-        Pen::at(buf, body, row).gap(2).put(fit(&f.help, width), t.dim);
+        let lines = wrap(&f.help, width, 2);
+        let first = row + 1 - lines.len() as u16;
+        for (i, line) in lines.iter().enumerate() {
+            Pen::at(buf, body, first + i as u16).gap(2).put(line, t.dim);
+        }
         return;
     }
     let name = match &page.recipe_path {

@@ -2,6 +2,7 @@
 
 use super::title;
 use crate::console::format;
+use crate::console::keymap::Action;
 use crate::console::model::Model;
 use crate::console::run_page::{Goal, Pane, RunPage};
 use crate::console::run_state::{At, PromptHistory};
@@ -56,7 +57,7 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let room = body.height.saturating_sub(foot + u16::from(body.height >= 7));
     prompts(t, page, body, row, room, buf);
     if foot == 1 {
-        footer(t, page, body, buf);
+        footer(m, page, body, buf);
     }
 }
 
@@ -99,15 +100,19 @@ fn prompts(t: &Theme, page: &RunPage, body: Rect, mut row: u16, room: u16, buf: 
     }
 }
 
-/// How a completion ended: `stop ✓, 31 tokens`.
-fn ending(s: &Sample, t: &Theme) -> Vec<(String, Style)> {
+/// How a completion ended: `right ✓  stop ✓, 31 tokens`. On a narrow page what was right needs no more words: the
+/// answer itself is what one came to read.
+fn ending(s: &Sample, t: &Theme, width: u16) -> Vec<(String, Style)> {
+    let brief = width < 100 && s.score.is_some() && s.stop_reason != "length";
+    let gap = if brief { "" } else { "  " };
     let mut out = Vec::new();
     match s.score {
-        Some(v) if v >= 0.5 => out.push(("right ✓  ".to_string(), t.pass)),
-        Some(_) => out.push(("wrong ✕  ".to_string(), t.error)),
+        Some(v) if v >= 0.5 => out.push((format!("right ✓{gap}"), t.pass)),
+        Some(_) => out.push((format!("wrong ✕{gap}"), t.error)),
         None => {}
     }
     match s.stop_reason.as_str() {
+        _ if brief => {}
         "length" => out.push((format!("no stop, {} tokens", s.tokens), t.dim)),
         _ => {
             out.push(("stop ".into(), t.dim));
@@ -125,7 +130,7 @@ fn indent(body: Rect) -> u16 {
 
 /// Lines that the whole answer and its ending would take.
 fn needed(draw: &At<Sample>, t: &Theme, body: Rect) -> u16 {
-    let tail: usize = ending(&draw.what, t).iter().map(|w| w.0.width()).sum();
+    let tail: usize = ending(&draw.what, t, body.width).iter().map(|w| w.0.width()).sum();
     let width = usize::from(body.width.saturating_sub(indent(body)));
     let text = wrap(&draw.what.text, width, 9);
     let shares = text.last().is_none_or(|l| l.width() + tail + 3 <= width);
@@ -134,7 +139,7 @@ fn needed(draw: &At<Sample>, t: &Theme, body: Rect) -> u16 {
 
 /// One answer in at most `lines` lines; its ending at the right of the last. Returns the lines used.
 fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
-    let tail = ending(&draw.what, t);
+    let tail = ending(&draw.what, t, body.width);
     let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
     let indent = indent(body);
     let width = usize::from(body.width.saturating_sub(indent));
@@ -173,7 +178,8 @@ fn answer(t: &Theme, draw: &At<Sample>, old: bool, body: Rect, row: u16, lines: 
 }
 
 /// The pane's last line: repetition, stops, length, score.
-fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
+fn footer(m: &Model, page: &RunPage, body: Rect, buf: &mut Buffer) {
+    let t = &m.theme;
     let later = page.sample_step().unwrap_or(0);
     let draws: Vec<&Sample> = page.run.prompts.iter().filter_map(|h| h.at(later)).map(|d| &d.what).collect();
     if draws.is_empty() {
@@ -197,7 +203,7 @@ fn footer(t: &Theme, page: &RunPage, body: Rect, buf: &mut Buffer) {
         pen.put("mean ", t.dim).put(format!("{:.0}", mean(|s| f64::from(s.tokens))), t.text).put(" tokens", t.dim);
     }
     if pen.room() > 24 {
-        pen.right("p  your own prompt", t.dim, 0);
+        pen.right(&format!("{}  your own prompt", m.keymap.key(Action::OwnPrompt)), t.dim, 0);
     }
 }
 
@@ -230,7 +236,7 @@ pub fn peek(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
 }
 
 fn peek_answer(t: &Theme, draw: &At<Sample>, body: Rect, row: u16, lines: usize, buf: &mut Buffer) -> u16 {
-    let tail = ending(&draw.what, t);
+    let tail = ending(&draw.what, t, body.width);
     let tail_width: usize = tail.iter().map(|w| w.0.width()).sum();
     let width = usize::from(body.width.saturating_sub(5));
     let room = width.saturating_sub(tail_width + 2);

@@ -2,6 +2,12 @@
 //!
 //! The peer's side of the same measurement is a plain PyTorch + PEFT loop with the same shape, batch and labels.
 
+#[cfg(feature = "cuda")]
+pub mod card;
+mod shapes;
+
+pub use shapes::SHAPES;
+
 use crate::data::batch::{Batch, Example};
 use crate::memory::{Local, Telemetry};
 use crate::model::config::{Config, Weights};
@@ -9,14 +15,11 @@ use crate::model::llama::{Checkpointing, Llama, Pass};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
 use crate::ops::adamw::AdamW;
 use crate::ops::random::Stream;
-use crate::{Error, Result};
+use crate::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::time::Instant;
-
-/// Shapes by name, with their sizes as the models' `config.json` has them.
-pub const SHAPES: [&str; 2] = ["smollm2-135m", "smollm2-360m"];
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -24,8 +27,23 @@ pub struct Options {
     pub batch: usize,
     pub seq: usize,
     pub steps: usize,
+    /// Micro-batches of a step.
+    pub accumulate: usize,
     pub r: usize,
-    pub checkpointing: Checkpointing,
+    pub checkpointing: Recompute,
+    /// NF4, on a card.
+    pub load_in_4bit: bool,
+    /// Bytes of a card that may be used.
+    pub vram: Option<u64>,
+}
+
+/// What is computed again instead of being kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recompute {
+    /// What does not fit; on the CPU nothing.
+    Auto,
+    Full,
+    Off,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -47,7 +65,11 @@ pub struct Report {
 
 /// Run `steps` optimizer steps and take the median of all but the first. `on_step` sees each step's seconds.
 pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
-    let config = shape(&options.shape)?;
+    let config = shapes::shape(&options.shape)?;
+    let checkpointing = match options.checkpointing {
+        Recompute::Full => Checkpointing::Full,
+        Recompute::Auto | Recompute::Off => Checkpointing::Off,
+    };
     let weights = random_weights(config.clone())?;
     let lora = LoraConfig {
         r: options.r,
@@ -60,12 +82,18 @@ pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Rep
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
     for step in 0..options.steps.max(2) {
-        let batch = random_batch(&config, options, step as u64);
-        let labels = batch.label_tokens();
+        let batches: Vec<_> = (0..options.accumulate)
+            .map(|micro| random_batch(&config, options, (step * options.accumulate + micro) as u64))
+            .collect();
+        let labels: u64 = batches.iter().map(Batch::label_tokens).sum();
         let started = Instant::now();
         model.params().zero_grad()?;
-        let pass = Pass { seed: 3407, step: step as u64, micro: 0, checkpointing: options.checkpointing };
-        loss = model.forward_backward(&batch, 1.0 / labels as f64, &pass)? / labels as f64;
+        let mut nll = 0.0;
+        for (micro, batch) in batches.iter().enumerate() {
+            let pass = Pass { seed: 3407, step: step as u64, micro: micro as u64, checkpointing };
+            nll += model.forward_backward(batch, 1.0 / labels as f64, &pass)?;
+        }
+        loss = nll / labels as f64;
         let norm = model.params().grad_norm()?;
         optimizer.step(model.params(), 2e-4, (1.0 / (norm + 1e-6)).min(1.0))?;
         let took = started.elapsed().as_secs_f64();
@@ -76,23 +104,23 @@ pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Rep
     }
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    let tokens = (options.batch * options.seq) as f64;
+    let tokens = (options.batch * options.seq * options.accumulate) as f64;
     Ok(Report {
         shape: options.shape.clone(),
         batch: options.batch,
         seq: options.seq,
         r: options.r,
-        checkpointing: if options.checkpointing == Checkpointing::Full { "full" } else { "off" },
+        checkpointing: if checkpointing == Checkpointing::Full { "full" } else { "off" },
         threads: rayon::current_num_threads(),
         tokens_per_s: tokens / median,
         step_s: median,
-        gflop_per_s: operations(&config, options) / median / 1e9,
+        gflop_per_s: operations(&config, options) * options.accumulate as f64 / median / 1e9,
         peak_rss_gib: Local::new().read().peak.map(|b| b as f64 / (1u64 << 30) as f64),
         loss,
     })
 }
 
-/// Operations that one step needs: frozen products forward and for the gradient of their input (4 a weight and token),
+/// Operations that one micro-batch needs: frozen products forward and for the gradient of their input (4 a weight and token),
 /// LoRA's forward and both gradients (6), attention's two products forward and five backward, half of them causal.
 fn operations(c: &Config, o: &Options) -> f64 {
     let (h, f, d) = (c.hidden_size as f64, c.intermediate_size as f64, c.head_dim as f64);
@@ -102,35 +130,6 @@ fn operations(c: &Config, o: &Options) -> f64 {
     let attention = 7.0 * o.seq as f64 * q;
     let layers = c.num_hidden_layers as f64 * (4.0 * layer + 6.0 * lora + attention);
     (o.batch * o.seq) as f64 * (layers + 4.0 * h * c.vocab_size as f64)
-}
-
-fn shape(name: &str) -> Result<Config> {
-    let (hidden, ffn, layers, heads, kv) = match name {
-        "smollm2-135m" => (576, 1536, 30, 9, 3),
-        "smollm2-360m" => (960, 2560, 32, 15, 5),
-        other => {
-            return Err(
-                Error::usage(format!("unknown shape \"{other}\"")).next(format!("use one of {}", SHAPES.join(", ")))
-            );
-        }
-    };
-    Ok(Config {
-        model_type: "llama".into(),
-        vocab_size: 49152,
-        hidden_size: hidden,
-        intermediate_size: ffn,
-        num_hidden_layers: layers,
-        num_attention_heads: heads,
-        num_key_value_heads: kv,
-        head_dim: hidden / heads,
-        max_position_embeddings: 8192,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1e5,
-        rope_scaling: None,
-        tie_word_embeddings: true,
-        bos_token_id: Some(1),
-        eos_token_ids: vec![2],
-    })
 }
 
 /// Uniform weights of standard deviation 0.02, norms of 1.

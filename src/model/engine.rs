@@ -1,0 +1,286 @@
+//! A decoder on whatever computes it, behind one set of words: what training, evaluation and sampling ask for.
+//!
+//! The CPU's is [`Llama`] with its optimizer beside it; a card's keeps everything on the card. Must not know recipes.
+
+use super::cache::KvCache;
+use super::config::Config;
+#[cfg(feature = "cuda")]
+use super::cuda::CudaLlama;
+use super::llama::{Llama, Pass};
+use super::params::Params;
+use crate::data::batch::Batch;
+use crate::ops::adamw::{AdamW, Rule};
+use crate::{Error, Result};
+use candle_core::Tensor;
+
+/// What an optimizer step came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stepped {
+    /// Σ NLL over the micro-batches since the last step.
+    pub nll: f64,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// False where loss or gradient were not finite: nothing was changed then.
+    pub taken: bool,
+}
+
+/// Bytes on a card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub components: Vec<(&'static str, u64)>,
+    pub used: u64,
+    /// Its largest so far.
+    pub peak: u64,
+    /// All of the card's.
+    pub total: u64,
+}
+
+/// The model, what trains of it, and its optimizer.
+pub enum Engine {
+    Cpu(Box<OnCpu>),
+    #[cfg(feature = "cuda")]
+    Cuda(Box<CudaLlama>),
+}
+
+pub struct OnCpu {
+    model: Llama,
+    /// Made at the first step, or when a checkpoint is put back.
+    optimizer: Option<AdamW>,
+    nll: f64,
+}
+
+/// Keys and values of tokens already read.
+pub enum Cache {
+    Cpu(KvCache),
+    #[cfg(feature = "cuda")]
+    Cuda(super::cuda::CudaCache),
+}
+
+impl From<Llama> for Engine {
+    fn from(model: Llama) -> Self {
+        Engine::Cpu(Box::new(OnCpu { model, optimizer: None, nll: 0.0 }))
+    }
+}
+
+impl Engine {
+    pub fn config(&self) -> &Config {
+        match self {
+            Engine::Cpu(c) => c.model.config(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.config(),
+        }
+    }
+
+    /// Names, places and values of what trains; [`Engine::fetch`] brings the values up to date.
+    pub fn params(&self) -> &Params {
+        match self {
+            Engine::Cpu(c) => c.model.params(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.params(),
+        }
+    }
+
+    /// Numbers in the model, adapters included; a tied head counts once.
+    pub fn total_parameters(&self) -> u64 {
+        match self {
+            Engine::Cpu(c) => c.model.total_parameters(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.total_parameters(),
+        }
+    }
+
+    /// With `false` the base speaks, as if there were no adapter.
+    pub fn set_adapter_enabled(&mut self, on: bool) {
+        match self {
+            Engine::Cpu(c) => c.model.set_adapter_enabled(on),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.set_adapter_enabled(on),
+        }
+    }
+
+    /// The base model's weights in Hugging Face's names, f32.
+    ///
+    /// # Errors
+    /// On a card, where the base is frozen and in fewer bits.
+    pub fn full_state(&self) -> Result<Vec<(String, Tensor)>> {
+        match self {
+            Engine::Cpu(c) => c.model.full_state(),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(Error::new("the base on a card is frozen: there is nothing of it to save")),
+        }
+    }
+
+    /// Forget gradients and losses since the last step.
+    pub fn zero_grad(&mut self) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => {
+                c.nll = 0.0;
+                c.model.params().zero_grad()
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.zero_grad(),
+        }
+    }
+
+    /// Add scale · ∂ΣNLL into the gradients, and ΣNLL to what [`Engine::step`] reports.
+    pub fn forward_backward(&mut self, batch: &Batch, scale: f64, pass: &Pass) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => {
+                c.nll += c.model.forward_backward(batch, scale, pass)?;
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.forward_backward(batch, scale),
+        }
+    }
+
+    /// One AdamW step over the gradients since the last one, clipped to the rule's norm as
+    /// `torch.nn.utils.clip_grad_norm_` does. Loss or gradients that are not finite change nothing.
+    pub fn step(&mut self, rule: &Rule) -> Result<Stepped> {
+        match self {
+            Engine::Cpu(c) => {
+                let params = c.model.params();
+                let grad_norm = params.grad_norm()?;
+                let clip = match rule.max_grad_norm {
+                    max if max > 0.0 => (max / (grad_norm + 1e-6)).min(1.0),
+                    _ => 1.0,
+                };
+                let taken = grad_norm.is_finite() && c.nll.is_finite();
+                let optimizer = optimizer(&mut c.optimizer, params)?;
+                if taken {
+                    optimizer.obey(rule);
+                    optimizer.step(params, rule.lr, clip)?;
+                }
+                Ok(Stepped { nll: std::mem::take(&mut c.nll), grad_norm, taken })
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.step(rule),
+        }
+    }
+
+    /// ΣNLL and the number of labels: no dropout, nothing saved.
+    pub fn loss(&self, batch: &Batch) -> Result<(f64, u64)> {
+        match self {
+            Engine::Cpu(c) => c.model.loss(batch),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.loss(batch),
+        }
+    }
+
+    /// `[T, V]`, f32: all of them at once, for tests and proofs on short batches.
+    pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
+        match self {
+            Engine::Cpu(c) => c.model.logits(batch),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.logits(batch),
+        }
+    }
+
+    /// Room for `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> Result<Cache> {
+        match self {
+            Engine::Cpu(c) => Ok(Cache::Cpu(c.model.new_cache(capacity)?)),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => Ok(Cache::Cuda(c.new_cache(1, capacity)?)),
+        }
+    }
+
+    /// Read `ids` (a prompt, or one token) after what `cache` holds; the logits `[V]` that follow the last.
+    pub fn decode(&self, ids: &[u32], cache: &mut Cache) -> Result<Vec<f32>> {
+        match (self, cache) {
+            (Engine::Cpu(c), Cache::Cpu(cache)) => c.model.decode(ids, cache),
+            #[cfg(feature = "cuda")]
+            (Engine::Cuda(c), Cache::Cuda(cache)) => c.decode(ids, cache),
+            #[cfg(feature = "cuda")]
+            _ => Err(Error::new("a cache of another model")),
+        }
+    }
+
+    /// What it computes on, in words, and as a recipe names it.
+    pub fn device(&self) -> (Option<String>, &'static str) {
+        match self {
+            Engine::Cpu(_) => (None, "cpu"),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => (Some(c.gpu().name().to_string()), "cuda"),
+        }
+    }
+
+    /// Bytes by component that training on batches of `tokens` will hold on a card; `None` on the CPU.
+    ///
+    /// # Errors
+    /// Where they do not fit.
+    pub fn predict(&self, _tokens: usize) -> Result<Option<Vec<(&'static str, u64)>>> {
+        match self {
+            Engine::Cpu(_) => Ok(None),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.predict(_tokens).map(Some),
+        }
+    }
+
+    /// What is held on a card now; `None` on the CPU, where the process is measured as a whole.
+    pub fn held(&self) -> Option<Held> {
+        match self {
+            Engine::Cpu(_) => None,
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => {
+                let ledger = c.gpu().ledger();
+                Some(Held {
+                    components: ledger.now(),
+                    used: ledger.total(),
+                    peak: ledger.peak,
+                    total: c.gpu().total_memory(),
+                })
+            }
+        }
+    }
+
+    /// Bring the values of [`Engine::params`] up to date.
+    pub fn fetch(&self) -> Result<()> {
+        match self {
+            Engine::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.fetch(),
+        }
+    }
+
+    /// Overwrite what trains; as many values as [`Params::len`].
+    pub fn set_values(&self, values: &[f32]) -> Result<()> {
+        self.params().set_values(values)?;
+        match self {
+            Engine::Cpu(_) => Ok(()),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.put(),
+        }
+    }
+
+    /// AdamW's first and second moments, and the steps it has taken.
+    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
+        match self {
+            Engine::Cpu(c) => match &c.optimizer {
+                Some(o) => Ok((o.m.to_vec1()?, o.v.to_vec1()?, o.t)),
+                None => {
+                    let zeros = vec![0f32; c.model.params().len()];
+                    Ok((zeros.clone(), zeros, 0))
+                }
+            },
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.moments(),
+        }
+    }
+
+    /// Put moments back as a checkpoint has them.
+    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.model.params())?.set_state(m, v, t),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.set_moments(m, v, t),
+        }
+    }
+}
+
+fn optimizer<'a>(held: &'a mut Option<AdamW>, params: &Params) -> Result<&'a mut AdamW> {
+    if held.is_none() {
+        *held = Some(AdamW::new(params, (0.9, 0.999), 1e-8, 0.0)?);
+    }
+    held.as_mut().ok_or_else(|| Error::new("the optimizer is gone"))
+}

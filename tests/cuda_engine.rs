@@ -1,0 +1,280 @@
+//! The card's engine against the CPU's on small random models: loss, logits and every gradient, however much is kept,
+//! moved or computed again. Needs an NVIDIA card; elsewhere it says why and passes.
+#![cfg(feature = "cuda")]
+
+use finetop::data::batch::{Batch, Example};
+use finetop::model::config::{Config, Weights};
+use candle_core::{DType, Device, Tensor};
+use finetop::Kind;
+use finetop::model::cuda::plan::{Checkpointing, Keep, Plan};
+use finetop::model::cuda::{CudaLlama, Options, Origin, Precision};
+use finetop::model::llama::{self, Llama, Pass};
+use finetop::model::lora::{LoraConfig, MODULES, Tuning};
+use finetop::ops::adamw::{AdamW, Rule};
+use finetop::ops::cuda::device::Gpu;
+use finetop::ops::nf4::Nf4;
+use finetop::ops::random::Stream;
+use finetop::train::bench::random_weights;
+
+fn card() -> Option<Gpu> {
+    match Gpu::open(0) {
+        Ok(gpu) => Some(gpu),
+        Err(e) => {
+            eprintln!("skipped: {e}");
+            None
+        }
+    }
+}
+
+fn config(heads: usize, kv: usize, head_dim: usize, hidden: usize, vocab: usize, tied: bool) -> Config {
+    Config {
+        model_type: "llama".into(),
+        vocab_size: vocab,
+        hidden_size: hidden,
+        intermediate_size: 2 * hidden + 64,
+        num_hidden_layers: 5,
+        num_attention_heads: heads,
+        num_key_value_heads: kv,
+        head_dim,
+        max_position_embeddings: 4096,
+        rms_norm_eps: 1e-5,
+        rope_theta: 1e4,
+        rope_scaling: None,
+        tie_word_embeddings: tied,
+        attention_bias: false,
+        bos_token_id: Some(1),
+        eos_token_ids: vec![2],
+    }
+}
+
+fn weights(c: &Config) -> Weights {
+    let mut w = random_weights(c.clone()).unwrap();
+    // Larger than a fresh model's, so that every layer matters.
+    for (name, t) in w.tensors.iter_mut() {
+        if t.dims().len() > 1 && !name.contains("embed") {
+            *t = (&*t * 2.5).unwrap();
+        }
+        // What the card will hold: the comparison is of the arithmetic, not of the rounding of weights.
+        *t = t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+    }
+    w
+}
+
+fn lora(r: usize) -> Tuning {
+    let target_modules = MODULES.iter().map(|m| m.to_string()).collect();
+    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules })
+}
+
+/// Sequences of these lengths; a third of the tokens have no label.
+fn batch(vocab: usize, lengths: &[usize]) -> Batch {
+    let random = Stream { seed: 7, words: [1, 2, 3] };
+    let mut at = 0;
+    let examples: Vec<Example> = lengths
+        .iter()
+        .enumerate()
+        .map(|(row, &n)| {
+            let ids: Vec<u32> = (0..n).map(|i| random.block((at + i) as u32)[0] % vocab as u32).collect();
+            let trained = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
+            at += n;
+            Example { ids, trained, row: row as u32, truncated: false }
+        })
+        .collect();
+    Batch::of(&examples.iter().collect::<Vec<_>>())
+}
+
+/// Adapters that say something: B is not zero.
+fn adapters(len: usize) -> Vec<f32> {
+    let mut v = vec![0f32; len];
+    Stream { seed: 11, words: [4, 5, 6] }.fill_uniform(0.05, &mut v);
+    v
+}
+
+/// ‖a − b‖ / ‖b‖.
+fn error(a: &[f32], b: &[f32]) -> f64 {
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let d = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    d / norm(&mut b.iter().map(|b| f64::from(*b))).max(1e-30)
+}
+
+/// `None` where there is no room.
+#[track_caller]
+fn agree(gpu: &Gpu, c: &Config, r: usize, lengths: &[usize], how: Options) -> Option<(Plan, u64)> {
+    let tuning = lora(r);
+    let mut held = weights(c);
+    let mut card = CudaLlama::new(gpu, Origin::Weights(weights(c)), &tuning, 3, how).unwrap();
+    if how.precision == Precision::Nf4 {
+        through_nf4(&mut held);
+    }
+    let cpu = Llama::new(held, &tuning, 3).unwrap();
+    assert_eq!(cpu.params().values().unwrap(), card.params().values().unwrap(), "fresh adapters");
+    let start = adapters(cpu.params().len());
+    cpu.params().set_values(&start).unwrap();
+    card.params().set_values(&start).unwrap();
+    card.put().unwrap();
+    let b = batch(c.vocab_size, lengths);
+    let labels = b.label_tokens();
+    let pass = Pass { seed: 3, step: 0, micro: 0, checkpointing: llama::Checkpointing::Off };
+    card.zero_grad().unwrap();
+    gpu.reset_peak();
+    // Twice: gradients add up, and the second pass meets used buffers.
+    for _ in 0..2 {
+        match card.forward_backward(&b, 1.0 / labels as f64) {
+            Err(e) if e.kind == Kind::OutOfMemory => return None,
+            done => done.unwrap(),
+        }
+    }
+    let peak = gpu.ledger().peak;
+    let mut nll = 0.0;
+    cpu.params().zero_grad().unwrap();
+    for _ in 0..2 {
+        nll += cpu.forward_backward(&b, 1.0 / labels as f64, &pass).unwrap();
+    }
+    let plan = card.plan().unwrap();
+    let what = format!("{how:?}, {c:?}, {plan:?}");
+    let told = card.nll().unwrap();
+    assert!((told - nll).abs() < 2e-3 * nll, "loss {told}, on the CPU {nll}: {what}");
+    let (a, b2) = (card.grads().unwrap(), cpu.params().grads().unwrap());
+    for entry in cpu.params().entries() {
+        let e = error(&a[entry.range.clone()], &b2[entry.range.clone()]);
+        assert!(e < 0.05, "{}: {e}: {what}", entry.name);
+    }
+    let all = error(&a, &b2);
+    assert!(all < 0.025, "all gradients: {all}: {what}");
+    let (x, y) = (card.logits(&b).unwrap(), cpu.logits(&b).unwrap());
+    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let logits = error(&flat(&x), &flat(&y));
+    assert!(logits < 0.02, "logits {logits}: {what}");
+    let (l, n) = card.loss(&b).unwrap();
+    assert!(n == labels && (l - nll / 2.0).abs() < 2e-3 * nll, "eval {l}, {nll}");
+    // One optimizer step: the gradients' norm, and where the values go.
+    let mut adam = AdamW::new(cpu.params(), (0.9, 0.999), 1e-8, 0.01).unwrap();
+    let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.5 };
+    let norm = cpu.params().grad_norm().unwrap();
+    adam.step(cpu.params(), 1e-3, (0.5 / (norm + 1e-6)).min(1.0)).unwrap();
+    let stepped = card.step(&rule).unwrap();
+    assert!(stepped.taken && (stepped.grad_norm - norm).abs() < 0.01 * norm, "{stepped:?}, {norm}");
+    card.fetch().unwrap();
+    let values = error(&card.params().values().unwrap(), &cpu.params().values().unwrap());
+    eprintln!(
+        "gradients {all:.4}  logits {logits:.4}  values {values:.5}  r {r} {lengths:?} {:?} {:?} offload {}",
+        how.precision, plan.keep, plan.offload
+    );
+    Some((plan, peak))
+}
+
+/// The linear layers as NF4 keeps them: quantized together where the card holds them together.
+fn through_nf4(w: &mut Weights) {
+    let c = w.config.clone();
+    for layer in 0..c.num_hidden_layers {
+        for group in [
+            vec!["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            vec!["self_attn.o_proj"],
+            vec!["mlp.gate_proj", "mlp.up_proj"],
+            vec!["mlp.down_proj"],
+        ] {
+            let names: Vec<_> = group.iter().map(|g| format!("model.layers.{layer}.{g}.weight")).collect();
+            let parts: Vec<Tensor> = names.iter().map(|n| w.tensors[n].clone()).collect();
+            let all = Tensor::cat(&parts, 0).unwrap();
+            let (rows, cols) = all.dims2().unwrap();
+            let flat = all.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let mut out = vec![0f32; flat.len()];
+            Nf4::quantize(&flat, rows, cols).unwrap().dequantize(0..rows, &mut out).unwrap();
+            let shape = all.shape().clone();
+            let back = Tensor::from_vec(out, shape, &Device::Cpu).unwrap();
+            let back = back.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
+            let mut at = 0;
+            for (name, part) in names.iter().zip(&parts) {
+                let n = part.dim(0).unwrap();
+                w.tensors.insert(name.clone(), back.narrow(0, at, n).unwrap().contiguous().unwrap());
+                at += n;
+            }
+            assert_eq!(at, rows);
+        }
+    }
+}
+
+const BF16: Options = Options { precision: Precision::Bf16, checkpointing: Checkpointing::Auto, vram: None };
+
+#[test]
+fn loss_and_gradients_are_the_cpu_engines() {
+    let Some(gpu) = card() else { return };
+    for (heads, kv, d, hidden, vocab, tied) in
+        [(4, 2, 64, 256, 1000, true), (3, 1, 128, 384, 517, false), (2, 2, 80, 160, 1024, true), (4, 4, 96, 384, 640, false)]
+    {
+        let c = config(heads, kv, d, hidden, vocab, tied);
+        agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], BF16).unwrap();
+        agree(&gpu, &c, 4, &[1500], BF16).unwrap();
+    }
+}
+
+#[test]
+fn four_bit_weights_are_those_of_the_cpu() {
+    let Some(gpu) = card() else { return };
+    let c = config(4, 2, 64, 256, 1000, true);
+    agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], Options { precision: Precision::Nf4, ..BF16 }).unwrap();
+}
+
+#[test]
+fn what_is_recomputed_or_moved_to_the_host_changes_nothing() {
+    let Some(gpu) = card() else { return };
+    let c = config(4, 2, 64, 256, 1000, true);
+    let mut most = 0;
+    for checkpointing in [Checkpointing::Full, Checkpointing::Off] {
+        most = agree(&gpu, &c, 8, &[700, 300, 500], Options { checkpointing, ..BF16 }).unwrap().1;
+    }
+    // Less and less room, down to where nothing fits any more.
+    let mut plans = Vec::new();
+    for step in 0..80 {
+        let vram = Some(most - step * (most / 200));
+        match agree(&gpu, &c, 8, &[700, 300, 500], Options { vram, ..BF16 }) {
+            Some((plan, peak)) => {
+                assert!(peak <= vram.unwrap(), "{peak} bytes under a cap of {vram:?}: {plan:?}");
+                if !plans.contains(&plan) {
+                    plans.push(plan);
+                }
+            }
+            None => break,
+        }
+    }
+    assert!(plans.iter().any(|p| p.offload), "{plans:?}");
+    assert!(plans.iter().any(|p| p.tile < 1500), "{plans:?}");
+    assert!(plans.iter().any(|p| p.keep.contains(&Keep::Input)), "{plans:?}");
+    assert!(plans.iter().any(|p| p.keep.contains(&Keep::Attention)), "{plans:?}");
+}
+
+#[test]
+fn decoding_over_a_cache_gives_the_cpu_engines_logits() {
+    let Some(gpu) = card() else { return };
+    for (heads, kv, d) in [(4, 2, 64), (6, 1, 128)] {
+        let c = config(heads, kv, d, 256, 1000, true);
+        let tuning = lora(8);
+        let cpu = Llama::new(weights(&c), &tuning, 3).unwrap();
+        let card = CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &tuning, 3, BF16).unwrap();
+        let start = adapters(cpu.params().len());
+        cpu.params().set_values(&start).unwrap();
+        card.params().set_values(&start).unwrap();
+        card.put().unwrap();
+        let ids = batch(c.vocab_size, &[200]).ids;
+        let (mut a, mut b) = (card.new_cache(1, 256).unwrap(), cpu.new_cache(256).unwrap());
+        for piece in [0..150, 150..151, 151..160, 160..161] {
+            let (x, y) = (card.decode(&ids[piece.clone()], &mut a).unwrap(), cpu.decode(&ids[piece.clone()], &mut b).unwrap());
+            let e = error(&x, &y);
+            assert!(e < 0.02, "{e} after {piece:?}");
+        }
+        // Several at once, drawn on the card by a graph: the likeliest token each time, as one at a time gives.
+        let prompts: Vec<Vec<u32>> = [30, 1, 77].iter().map(|n| ids[..*n].to_vec()).collect();
+        let mut all = card.new_cache(3, 128).unwrap();
+        card.prompts(&prompts, &mut all).unwrap();
+        let drawn = card.draw(&mut all, 12, 0.0, 1).unwrap();
+        for (prompt, drawn) in prompts.iter().zip(&drawn) {
+            let mut one = card.new_cache(1, 128).unwrap();
+            let mut logits = card.decode(prompt, &mut one).unwrap();
+            for (i, id) in drawn.iter().enumerate() {
+                let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                // bf16 logits tie now and then.
+                assert!(top - logits[*id as usize] < 0.02 * top.abs(), "token {i}: {id} has {}, not {top}", logits[*id as usize]);
+                logits = card.decode(&[*id], &mut one).unwrap();
+            }
+        }
+    }
+}
