@@ -169,6 +169,30 @@ fn a_gguf_quantized_from_a_gguf_keeps_its_keys_and_its_proof() {
 }
 
 #[test]
+fn smollm2_s_files_are_those_of_llama_quantize_to_the_byte() {
+    let Some(assets) = common::assets() else { return };
+    let fixture = std::fs::read(repo("tests/fixtures/llama_quantize_smollm2.json")).unwrap();
+    let fixture: serde_json::Value = serde_json::from_slice(&fixture).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let source = assets.join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let write = |from: &Path, mixture: &str, name: Option<&str>| {
+        let subject = Subject::open(from.to_str().unwrap(), None, None).unwrap();
+        let weights = subject.weights().unwrap();
+        let about = About { name, tokenizer: &subject.tokenizer, templates: &subject.templates };
+        let plan = Plan::new(&subject.opened, &weights, &about, Mixture::parse(mixture).unwrap()).unwrap();
+        let path = dir.path().join(format!("{mixture}.gguf"));
+        plan.write(&path, &mut |_| {}).unwrap();
+        let digest = blake3::hash(&std::fs::read(&path).unwrap()).to_hex().to_string();
+        assert_eq!(fixture["files"][mixture], digest, "{mixture}");
+        path
+    };
+    let f16 = write(&source, "f16", Some("smollm2"));
+    for mixture in ["q4_k_m", "q8_0", "q3_k_l", "q2_k"] {
+        std::fs::remove_file(write(&f16, mixture, None)).unwrap();
+    }
+}
+
+#[test]
 fn an_adapter_that_is_missing_or_half_there_is_found_in_every_type() {
     let side = tuned();
     for mixture in ["f16", "q8_0", "q4_k_m"] {

@@ -7,6 +7,7 @@ use super::output;
 use crate::export::proof::probe::chats;
 use crate::export::proof::{Stage, Trained, prove, prove_modelfile};
 use crate::run::artifact::{self, Artifact};
+use crate::train::speaker::Computes;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -67,7 +68,8 @@ pub fn verify(artifact: &Artifact, dir: &Path, files: &[PathBuf]) -> Result<Proo
     let subject = open(artifact)?;
     output::progress(&format!("proof against {}", artifact.title));
     let trained = {
-        let speaker = artifact.load()?;
+        // In f32: a card would round, and that is not what is to be measured.
+        let speaker = artifact.load_on(Computes { device: "cpu", ..Computes::default() })?;
         let sample = artifact.recipe.as_ref().map(|r| &r.sample);
         let prompts: Vec<String> = sample.iter().flat_map(|s| s.prompts.iter().map(|p| p.text().to_string())).collect();
         let probes = chats(sample.and_then(|s| s.system.as_deref()), &prompts);

@@ -352,7 +352,7 @@ mod tests {
             rope_theta: 1e4,
             rope_scaling: None,
             tie_word_embeddings: true,
-        attention_bias: false,
+            attention_bias: false,
             bos_token_id: None,
             eos_token_ids: vec![],
         };

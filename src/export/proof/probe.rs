@@ -5,7 +5,7 @@ use crate::data::batch::Batch;
 use crate::data::template::ChatTemplate;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::traits::Render;
-use crate::model::llama::Llama;
+use crate::model::engine::Engine;
 use serde_json::{Value, json};
 
 /// Tokens after which a completion counts as one that does not stop.
@@ -87,7 +87,7 @@ impl Trained {
     /// Ask the trained model. A chat that the template refuses (no system role) is left out; without a template the
     /// last message is plain text.
     pub fn of(
-        model: &Llama,
+        model: &Engine,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
         stop_ids: &[u32],
@@ -128,7 +128,7 @@ pub fn render(tokenizer: &Tokenizer, template: Option<&ChatTemplate>, messages: 
 }
 
 /// The likeliest token again and again: what comes, and whether an end token came before [`MOST`].
-pub fn greedy(model: &Llama, prompt: &[u32], stop_ids: &[u32]) -> Result<(Vec<u32>, bool)> {
+pub fn greedy(model: &Engine, prompt: &[u32], stop_ids: &[u32]) -> Result<(Vec<u32>, bool)> {
     let most = MOST.min(model.config().max_position_embeddings.saturating_sub(prompt.len()));
     let mut out = Vec::new();
     if prompt.is_empty() || most == 0 {
@@ -168,7 +168,7 @@ pub fn ending(log_probabilities: &[f32], vocab_size: usize, stop_ids: &[u32]) ->
 }
 
 /// Log-probabilities of every next token, `[T · V]`.
-pub fn log_probabilities(model: &Llama, ids: &[u32]) -> Result<Vec<f32>> {
+pub fn log_probabilities(model: &Engine, ids: &[u32]) -> Result<Vec<f32>> {
     use rayon::prelude::*;
     let n = ids.len();
     let batch = Batch {

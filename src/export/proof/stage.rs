@@ -12,6 +12,7 @@ use crate::export::quant::Kind;
 use crate::export::subject::Subject;
 use crate::export::vocabulary::ends_by_text;
 use crate::export::weights::Weights;
+use crate::model::engine::Engine;
 use crate::model::gguf::GgufFile;
 use crate::model::llama::Llama;
 use crate::model::loading::Opened;
@@ -158,7 +159,8 @@ impl Stage {
         }
         self.stops(trained, &subject.tokenizer, &stop_ids);
         tell("logits");
-        let model = Llama::new(opened.weights()?, &Tuning::None, 0)?;
+        // On the CPU in f32, as the trained one, whatever a card would round.
+        let model: Engine = Llama::new(opened.weights()?, &Tuning::None, 0)?.into();
         self.logits(trained, &model, kind)?;
         tell("generation");
         self.generation(trained, &model, &stop_ids)
@@ -235,7 +237,7 @@ impl Stage {
         self.check("stops", wrong, names.join(" "));
     }
 
-    fn logits(&mut self, trained: &Trained, model: &Llama, kind: Kind) -> Result<()> {
+    fn logits(&mut self, trained: &Trained, model: &Engine, kind: Kind) -> Result<()> {
         let (mut kl, mut agree, mut positions) = (0.0, 0usize, 0usize);
         let (mut nll_trained, mut nll, mut predicted) = (0.0, 0.0, 0usize);
         let v = trained.vocab_size;
@@ -272,7 +274,7 @@ impl Stage {
     /// A chat that the trained model ends must end here too: by itself, or where its words are put into this one's
     /// mouth, for a quantized model takes other words, and some of them are longer. There, an end at least half as
     /// likely as the trained model's counts.
-    fn generation(&mut self, trained: &Trained, model: &Llama, stop_ids: &[u32]) -> Result<()> {
+    fn generation(&mut self, trained: &Trained, model: &Engine, stop_ids: &[u32]) -> Result<()> {
         let (mut by_itself, mut after_same_words, mut asked) = (0, 0, 0);
         let mut wrong = None;
         for answer in trained.answers.iter().filter(|a| a.stops) {
