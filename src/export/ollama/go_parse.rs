@@ -191,13 +191,13 @@ fn quoted(source: &str) -> Result<(String, usize)> {
 }
 
 /// What ended a block.
-enum End {
+enum Close {
     End,
     Else,
     ElseIf(Expr),
 }
 
-fn block(pieces: &[Piece], at: &mut usize) -> Result<(Vec<Node>, Option<End>)> {
+fn block(pieces: &[Piece], at: &mut usize) -> Result<(Vec<Node>, Option<Close>)> {
     let mut nodes = Vec::new();
     while let Some(piece) = pieces.get(*at) {
         *at += 1;
@@ -215,10 +215,10 @@ fn block(pieces: &[Piece], at: &mut usize) -> Result<(Vec<Node>, Option<End>)> {
             _ => "",
         };
         match (word, &tokens[1..]) {
-            ("end", []) => return Ok((nodes, Some(End::End))),
-            ("else", []) => return Ok((nodes, Some(End::Else))),
+            ("end", []) => return Ok((nodes, Some(Close::End))),
+            ("else", []) => return Ok((nodes, Some(Close::Else))),
             ("else", [Token::Word(w), condition @ ..]) if w == "if" => {
-                return Ok((nodes, Some(End::ElseIf(expression(condition)?))));
+                return Ok((nodes, Some(Close::ElseIf(expression(condition)?))));
             }
             ("if", condition) => nodes.push(conditional(expression(condition)?, pieces, at)?),
             ("range", over) => nodes.push(range(over, pieces, at)?),
@@ -242,9 +242,9 @@ fn conditional(first: Expr, pieces: &[Piece], at: &mut usize) -> Result<Node> {
         let (body, end) = block(pieces, at)?;
         arms.push((condition, body));
         match end {
-            Some(End::End) => return Ok(Node::If { arms, otherwise: Vec::new() }),
-            Some(End::ElseIf(next)) => condition = next,
-            Some(End::Else) => return Ok(Node::If { arms, otherwise: closed(pieces, at)? }),
+            Some(Close::End) => return Ok(Node::If { arms, otherwise: Vec::new() }),
+            Some(Close::ElseIf(next)) => condition = next,
+            Some(Close::Else) => return Ok(Node::If { arms, otherwise: closed(pieces, at)? }),
             None => return Err(Error::new("an {{ if }} is not ended")),
         }
     }
@@ -261,8 +261,8 @@ fn range(tokens: &[Token], pieces: &[Piece], at: &mut usize) -> Result<Node> {
     let over = expression(over)?;
     let (body, end) = block(pieces, at)?;
     let otherwise = match end {
-        Some(End::End) => Vec::new(),
-        Some(End::Else) => closed(pieces, at)?,
+        Some(Close::End) => Vec::new(),
+        Some(Close::Else) => closed(pieces, at)?,
         _ => return Err(Error::new("a {{ range }} is not ended")),
     };
     Ok(Node::Range { variables, over, body, otherwise })
@@ -271,7 +271,7 @@ fn range(tokens: &[Token], pieces: &[Piece], at: &mut usize) -> Result<Node> {
 /// A block that only {{ end }} ends.
 fn closed(pieces: &[Piece], at: &mut usize) -> Result<Vec<Node>> {
     match block(pieces, at)? {
-        (nodes, Some(End::End)) => Ok(nodes),
+        (nodes, Some(Close::End)) => Ok(nodes),
         _ => Err(Error::new("an {{ else }} is not ended")),
     }
 }
