@@ -18,9 +18,8 @@ fn main() {
     }
     let out = PathBuf::from(std::env::var_os("OUT_DIR").unwrap_or_default());
     let nvcc = nvcc();
-    let mut sources: Vec<PathBuf> = std::fs::read_dir(KERNELS)
-        .map(|d| d.filter_map(|e| Some(e.ok()?.path())).collect())
-        .unwrap_or_default();
+    let mut sources: Vec<PathBuf> =
+        std::fs::read_dir(KERNELS).map(|d| d.filter_map(|e| Some(e.ok()?.path())).collect()).unwrap_or_default();
     sources.retain(|p| p.extension().is_some_and(|e| e == "cu"));
     sources.sort();
     let work: Vec<_> = sources.iter().map(|source| (source, start(&nvcc, source, &out))).collect();

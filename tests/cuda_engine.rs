@@ -2,10 +2,10 @@
 //! moved or computed again. Needs an NVIDIA card; elsewhere it says why and passes.
 #![cfg(feature = "cuda")]
 
-use finetop::data::batch::{Batch, Example};
-use finetop::model::config::{Config, Weights};
 use candle_core::{DType, Device, Tensor};
 use finetop::Kind;
+use finetop::data::batch::{Batch, Example};
+use finetop::model::config::{Config, Weights};
 use finetop::model::cuda::plan::{Checkpointing, Keep, Plan};
 use finetop::model::cuda::{CudaLlama, Options, Origin, Precision};
 use finetop::model::llama::{self, Llama, Pass};
@@ -198,9 +198,12 @@ const BF16: Options = Options { precision: Precision::Bf16, checkpointing: Check
 #[test]
 fn loss_and_gradients_are_the_cpu_engines() {
     let Some(gpu) = card() else { return };
-    for (heads, kv, d, hidden, vocab, tied) in
-        [(4, 2, 64, 256, 1000, true), (3, 1, 128, 384, 517, false), (2, 2, 80, 160, 1024, true), (4, 4, 96, 384, 640, false)]
-    {
+    for (heads, kv, d, hidden, vocab, tied) in [
+        (4, 2, 64, 256, 1000, true),
+        (3, 1, 128, 384, 517, false),
+        (2, 2, 80, 160, 1024, true),
+        (4, 4, 96, 384, 640, false),
+    ] {
         let c = config(heads, kv, d, hidden, vocab, tied);
         agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], BF16).unwrap();
         agree(&gpu, &c, 4, &[1500], BF16).unwrap();
@@ -257,7 +260,8 @@ fn decoding_over_a_cache_gives_the_cpu_engines_logits() {
         let ids = batch(c.vocab_size, &[200]).ids;
         let (mut a, mut b) = (card.new_cache(1, 256).unwrap(), cpu.new_cache(256).unwrap());
         for piece in [0..150, 150..151, 151..160, 160..161] {
-            let (x, y) = (card.decode(&ids[piece.clone()], &mut a).unwrap(), cpu.decode(&ids[piece.clone()], &mut b).unwrap());
+            let (x, y) =
+                (card.decode(&ids[piece.clone()], &mut a).unwrap(), cpu.decode(&ids[piece.clone()], &mut b).unwrap());
             let e = error(&x, &y);
             assert!(e < 0.02, "{e} after {piece:?}");
         }
@@ -272,7 +276,11 @@ fn decoding_over_a_cache_gives_the_cpu_engines_logits() {
             for (i, id) in drawn.iter().enumerate() {
                 let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 // bf16 logits tie now and then.
-                assert!(top - logits[*id as usize] < 0.02 * top.abs(), "token {i}: {id} has {}, not {top}", logits[*id as usize]);
+                assert!(
+                    top - logits[*id as usize] < 0.02 * top.abs(),
+                    "token {i}: {id} has {}, not {top}",
+                    logits[*id as usize]
+                );
                 logits = card.decode(&[*id], &mut one).unwrap();
             }
         }

@@ -2,9 +2,9 @@
 
 use super::args::BenchArgs;
 use super::output;
-use crate::{Error, Result};
 use crate::model::device::{self, Place};
 use crate::train::bench::{self, Options, Recompute};
+use crate::{Error, Result};
 
 pub fn run(args: &BenchArgs) -> Result<()> {
     let options = Options {

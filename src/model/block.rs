@@ -61,12 +61,7 @@ pub(super) fn projections(c: &Config) -> [Vec<(&'static str, usize, usize)>; 4] 
 pub(super) const NORMS: [&str; 2] = ["input_layernorm.weight", "post_attention_layernorm.weight"];
 
 impl Block {
-    pub fn new(
-        weights: &mut Weights,
-        params: &Params,
-        lora: Option<&LoraConfig>,
-        layer: u32,
-    ) -> Result<Self> {
+    pub fn new(weights: &mut Weights, params: &Params, lora: Option<&LoraConfig>, layer: u32) -> Result<Self> {
         let c = weights.config.clone();
         let prefix = format!("model.layers.{layer}");
         let [qkv, o, gate_up, down] = projections(&c);

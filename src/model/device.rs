@@ -24,7 +24,8 @@ pub fn choose(device: &str) -> Result<Place> {
         "cpu" => Ok(Place::Cpu { because: None }),
         "auto" => Ok(auto()),
         _ => {
-            let number = if device == "cuda" { Some(0) } else { device.strip_prefix("cuda:").and_then(|n| n.parse().ok()) };
+            let number =
+                if device == "cuda" { Some(0) } else { device.strip_prefix("cuda:").and_then(|n| n.parse().ok()) };
             match number {
                 Some(n) => card(n),
                 None => Err(Error::usage(format!("device \"{device}\" is not known")).next("use auto, cpu or cuda:N")),

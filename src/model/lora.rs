@@ -108,11 +108,7 @@ pub(super) fn start(params: &Params, seed: u64) -> Result<()> {
 
 impl Lora {
     /// Over projections `(prefix, first output column, width)`; those not in `params` have no adapter.
-    pub fn new(
-        config: &LoraConfig,
-        params: &Params,
-        projections: &[(String, usize, usize)],
-    ) -> Result<Option<Self>> {
+    pub fn new(config: &LoraConfig, params: &Params, projections: &[(String, usize, usize)]) -> Result<Option<Self>> {
         let mut parts = Vec::new();
         let mut all = Vec::new();
         for (prefix, start, width) in projections {

@@ -6,12 +6,7 @@ use super::schema::{self, SECTIONS};
 /// Known elsewhere and without a counterpart here; the sentence says what there is.
 const NOT_HERE: &[(&[&str], &str)] = &[
     (
-        &[
-            "load_in_8bit",
-            "bnb_4bit_quant_type",
-            "bnb_4bit_compute_dtype",
-            "quantization_config",
-        ],
+        &["load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "quantization_config"],
         "weights are held in f32 on the CPU, in bf16 on a card, and as NF4 there with model.load_in_4bit; remove it",
     ),
     (
@@ -236,7 +231,9 @@ pub fn value(key: &str, value: &str) -> Option<String> {
         ("method", "instruct" | "chat" | "instruction" | "full" | "lora" | "qlora") => {
             Some("here it is \"sft\"; a [lora] table makes it LoRA".into())
         }
-        ("model.device", v) if v.starts_with("gpu") => Some("here it is \"cuda\", or \"cuda:N\" for another card".into()),
+        ("model.device", v) if v.starts_with("gpu") => {
+            Some("here it is \"cuda\", or \"cuda:N\" for another card".into())
+        }
         ("model.device", "mps" | "metal" | "rocm" | "xpu") => Some("it trains on NVIDIA cards and on the CPU".into()),
         ("train.optim", _) => Some("here it is \"adamw_torch\": AdamW with its moments in f32".into()),
         (

@@ -138,13 +138,7 @@ fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<
 }
 
 #[cfg(not(feature = "cuda"))]
-fn engine(
-    weights: Weights,
-    tuning: &Tuning,
-    seed: u64,
-    on: Computes,
-    _say: &mut dyn FnMut(&str),
-) -> Result<Engine> {
+fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, _say: &mut dyn FnMut(&str)) -> Result<Engine> {
     device::choose(on.device)?;
     on_cpu(weights, tuning, seed, on)
 }

@@ -233,8 +233,7 @@ impl CudaLlama {
         let space = self.space.borrow();
         let space = space_of(&space)?;
         let b = cache.batch;
-        let p =
-            self.pass_over(space, Reads::Cache(cache), cache.positions(), b, cache.capacity, self.adapter.get())?;
+        let p = self.pass_over(space, Reads::Cache(cache), cache.positions(), b, cache.capacity, self.adapter.get())?;
         self.run(&p, cache.ids())?;
         let ld = self.config.vocab_size.next_multiple_of(8);
         self.head_of(&p, space.input(self.layers.len()), b, Mat::new(cache.logits.at(), ld))?;
@@ -254,7 +253,15 @@ impl CudaLlama {
         let drawn = self.gpu.zeros(CACHE, 4 * b * count.max(1))?;
         let pick = |gpu: &Gpu| {
             let logits = Mat::new(cache.logits.at(), ld);
-            elementwise::pick(gpu, logits, (b, self.config.vocab_size), temperature, seed, cache.state.at(), cache.ids())
+            elementwise::pick(
+                gpu,
+                logits,
+                (b, self.config.vocab_size),
+                temperature,
+                seed,
+                cache.state.at(),
+                cache.ids(),
+            )
         };
         let mut graph: Option<Graph> = None;
         for i in 0..count {

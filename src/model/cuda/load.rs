@@ -223,9 +223,7 @@ impl CudaLlama {
             keys_values: 2 * config.num_key_value_heads * config.head_dim,
             heads: config.num_attention_heads,
             vocab: v,
-            extra: layers.first().map_or([0; 4], |l| {
-                super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])
-            }),
+            extra: layers.first().map_or([0; 4], |l| super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])),
             ranks: layers.first().map_or(0, super::Layer::ranks),
         };
         let trained = params.len();

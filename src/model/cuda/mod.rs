@@ -8,9 +8,9 @@
 mod decode;
 mod layer;
 mod linear;
+mod load;
 mod offload;
 pub mod plan;
-mod load;
 mod workspace;
 
 use self::layer::{Layer, Pass, Reads};
@@ -154,13 +154,7 @@ impl CudaLlama {
     }
 
     fn work(&self, adapter: bool) -> Work<'_> {
-        Work {
-            gpu: &self.gpu,
-            gemm: &self.gemm,
-            values: self.arena.values.at(),
-            grads: self.arena.grads.at(),
-            adapter,
-        }
+        Work { gpu: &self.gpu, gemm: &self.gemm, values: self.arena.values.at(), grads: self.arena.grads.at(), adapter }
     }
 
     fn attention(&self) -> attention::Shape {
@@ -276,15 +270,7 @@ impl CudaLlama {
         let (ids, positions, rows_at, labels_at) = (take(t), take(t), take(rows.len()), take(labels.len()));
         let [forward, dq, dkv] = lists;
         let packed = Packed { shape, tokens: t, forward, dq, dkv, partial, splits };
-        Ok(Uploaded {
-            tokens: t,
-            ids,
-            positions,
-            rows: rows_at,
-            labels: labels_at,
-            labelled: rows.len(),
-            packed,
-        })
+        Ok(Uploaded { tokens: t, ids, positions, rows: rows_at, labels: labels_at, labelled: rows.len(), packed })
     }
 
     fn pass<'a>(&'a self, space: &'a Workspace, batch: &Uploaded, longest: usize, adapter: bool) -> Result<Pass<'a>> {
@@ -323,11 +309,13 @@ impl CudaLlama {
             return Ok(());
         }
         self.gpu.bind()?;
+        let longest = batch.positions.iter().max().map_or(1, |p| *p as usize + 1);
+        // Before room is made for the rest: it counts too.
+        self.angles(longest)?;
         self.make_room(batch.ids.len())?;
         let up = self.upload(batch)?;
         let space = self.space.borrow();
         let Some((space, offload)) = space.as_ref() else { return Err(Error::new("no room was made")) };
-        let longest = batch.positions.iter().max().map_or(1, |p| *p as usize + 1);
         let p = self.pass(space, &up, longest, true)?;
         let n = self.layers.len();
         let moved = 2 * up.tokens * p.hidden;
@@ -371,17 +359,8 @@ impl CudaLlama {
             let m = space.plan.logits.min(up.labelled - at);
             let (rows, labels, nll) = (up.rows + 4 * at as u64, up.labels + 4 * at as u64, space.nll + 4 * at as u64);
             elementwise::rms_norm(gpu, x, self.norm, sh.hidden, (m, n), eps, rows)?;
-            let product = |size, a, b, tb, d| Product {
-                size,
-                a,
-                ta: false,
-                b,
-                tb,
-                alpha: 1.0,
-                c: None,
-                d,
-                out: Out::Bf16,
-            };
+            let product =
+                |size, a, b, tb, d| Product { size, a, ta: false, b, tb, alpha: 1.0, c: None, d, out: Out::Bf16 };
             // SAFETY: a chunk's buffers have a chunk's rows.
             unsafe { self.gemm.run(&product((m, v, n), sh.hidden, head, true, sh.logits)) }?;
             elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0))?;

@@ -114,9 +114,14 @@ impl Offload {
         self.written[layer].hold(self.gpu.copies())?;
         // SAFETY: the host's place is as large as a full input; the event orders the copy after the writing.
         unsafe {
-            sys::cuMemcpyDtoHAsync_v2(self.host[layer].at(), from, bytes.min(self.host[layer].bytes()), self.gpu.copies())
-                .result()
-                .map_err(driver("copying to the host"))?;
+            sys::cuMemcpyDtoHAsync_v2(
+                self.host[layer].at(),
+                from,
+                bytes.min(self.host[layer].bytes()),
+                self.gpu.copies(),
+            )
+            .result()
+            .map_err(driver("copying to the host"))?;
         }
         self.copied[layer].record(self.gpu.copies())
     }

@@ -57,6 +57,10 @@ pub enum Checkpointing {
 const BF16: usize = 2;
 /// Block inputs on the card while they wait on the host: the one worked on, the one before, the one after.
 pub(super) const RING: usize = 3;
+/// What a buffer takes beyond its matrices, at most.
+pub(super) const BUFFER: usize = 10 * 256;
+/// Bytes of a token's ids, labels and shares of attention's lists, at most.
+const BATCH: usize = 64;
 const TILES: [usize; 5] = [8192, 4096, 2048, 1024, 512];
 
 impl Sizes {
@@ -96,7 +100,8 @@ impl Sizes {
     /// Bytes of the region that attention, MLP and loss share, one after the other.
     pub fn shared(&self, t: usize, tile: usize, logits: usize, splits: usize) -> usize {
         let (n, f) = (self.hidden, self.intermediate);
-        let attention = BF16 * t * (n + self.extra[0] + self.queries.max(n) + self.qkv() + self.extra[0]) + 4 * t * self.heads
+        let attention = BF16 * t * (n + self.extra[0] + self.queries.max(n) + self.qkv() + self.extra[0])
+            + 4 * t * self.heads
             + self.partial(t, splits);
         let mlp = BF16 * tile * (n + self.extra[2] + self.gate_up() + f + self.extra[3] + f + n);
         let loss = BF16 * logits * (self.vocab.next_multiple_of(8) + 2 * n);
@@ -115,9 +120,10 @@ impl Sizes {
 }
 
 impl Plan {
-    /// Bytes on the card besides weights and what trains.
+    /// Bytes on the card besides weights and what trains; every buffer begins and ends on whole pieces of memory, and
+    /// the batch itself has its place.
     pub fn bytes(&self, s: &Sizes) -> usize {
-        self.activations(s) + self.workspace(s)
+        self.activations(s) + self.workspace(s) + (s.layers + 6) * BUFFER + BATCH * self.tokens
     }
 
     /// Bytes of what is kept for the way back.
@@ -160,13 +166,7 @@ impl Plan {
     ///
     /// # Errors
     /// Where not even the smallest fits.
-    pub fn choose(
-        s: &Sizes,
-        tokens: usize,
-        splits: usize,
-        checkpointing: Checkpointing,
-        room: u64,
-    ) -> Result<Self> {
+    pub fn choose(s: &Sizes, tokens: usize, splits: usize, checkpointing: Checkpointing, room: u64) -> Result<Self> {
         let mut best: Option<(f64, Plan)> = None;
         let mut least = usize::MAX;
         for offload in [false, true] {
@@ -220,7 +220,9 @@ impl Plan {
                 let gib = |b: f64| b / (1u64 << 30) as f64;
                 let next = match checkpointing {
                     Checkpointing::Off => "set train.gradient_checkpointing = \"auto\"",
-                    _ => "lower train.per_device_train_batch_size or model.max_seq_length, or set model.load_in_4bit = true",
+                    _ => {
+                        "lower train.per_device_train_batch_size or model.max_seq_length, or set model.load_in_4bit = true"
+                    }
                 };
                 Err(Error::new(format!(
                     "{tokens} tokens at a time need {:.1} GiB beside the weights; {:.1} GiB are free",

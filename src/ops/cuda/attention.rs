@@ -114,7 +114,8 @@ fn hopper(d: usize) -> [Option<Launch>; 3] {
     let dq = (2, 128, 2, if d == 64 { 2 } else { 1 });
     let dkv = if d == 64 { (2, 128, 2) } else { (2, 64, 3) };
     let bytes = d.next_multiple_of(64) * 2;
-    let of = |groups: usize, shared| Some(Launch { hopper: true, tile: 64 * groups, threads: 128 * (groups + 1), shared });
+    let of =
+        |groups: usize, shared| Some(Launch { hopper: true, tile: 64 * groups, threads: 128 * (groups + 1), shared });
     let ((groups, keys, stages, more), size) = (forward, 64 * forward.0);
     let first = of(groups, (more * size + 2 * stages * keys) * bytes + 16 * more + 32 * stages);
     if d == 256 {

@@ -110,7 +110,10 @@ pub fn cards() -> Result<i32> {
     // SAFETY: these only try to open the libraries.
     unsafe {
         if !sys::is_culib_present() {
-            return missing("the NVIDIA driver (libcuda.so.1)", "install it, or train on the CPU: model.device = \"cpu\"");
+            return missing(
+                "the NVIDIA driver (libcuda.so.1)",
+                "install it, or train on the CPU: model.device = \"cpu\"",
+            );
         }
         if !cudarc::cublaslt::sys::is_culib_present() {
             return missing(
@@ -144,8 +147,10 @@ impl Gpu {
         let major = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
         if (major, minor) < OLDEST {
-            return Err(Error::new(format!("{name} has compute capability {major}.{minor}; 8.0 (Ampere) or newer is needed"))
-                .next("train on the CPU: model.device = \"cpu\""));
+            return Err(Error::new(format!(
+                "{name} has compute capability {major}.{minor}; 8.0 (Ampere) or newer is needed"
+            ))
+            .next("train on the CPU: model.device = \"cpu\""));
         }
         let multiprocessors = attribute(A::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         // SAFETY: `device` came from the driver; the context is kept for as long as this object lives.
@@ -153,9 +158,8 @@ impl Gpu {
             let total = result::device::total_mem(device).map_err(driver("reading the card's memory"))? as u64;
             let context = result::primary_ctx::retain(device).map_err(driver("making a context"))?;
             result::ctx::set_current(context).map_err(driver("making a context"))?;
-            let stream = |_| {
-                result::stream::create(result::stream::StreamKind::NonBlocking).map_err(driver("making a stream"))
-            };
+            let stream =
+                |_| result::stream::create(result::stream::StreamKind::NonBlocking).map_err(driver("making a stream"));
             let (stream, copies) = (stream(0)?, stream(1)?);
             // Memory given back stays with the process: a step that allocates pays no system call.
             let pool = result::device::get_default_mem_pool(device).map_err(driver("the memory pool"))?;
@@ -318,13 +322,24 @@ impl Gpu {
             return Ok(());
         }
         let grid = (grid.0 as u32, grid.1 as u32, grid.2 as u32);
-        self.timed(kernel.1, || kernel.2.to_string(), || {
-            // SAFETY: promised by the caller.
-            unsafe {
-                result::launch_kernel(kernel.0, grid, (threads as u32, 1, 1), shared as u32, self.0.stream, arguments)
-            }
-            .map_err(driver("launching a kernel"))
-        })
+        self.timed(
+            kernel.1,
+            || kernel.2.to_string(),
+            || {
+                // SAFETY: promised by the caller.
+                unsafe {
+                    result::launch_kernel(
+                        kernel.0,
+                        grid,
+                        (threads as u32, 1, 1),
+                        shared as u32,
+                        self.0.stream,
+                        arguments,
+                    )
+                }
+                .map_err(driver("launching a kernel"))
+            },
+        )
     }
 
     /// Run what puts work into the stream; its time counts to `part` while times are taken.
@@ -404,7 +419,14 @@ impl Buffer {
     }
 
     /// Copy `rows` rows of `width` bytes from the host, contiguous there, to rows `pitch` bytes apart.
-    pub fn upload_rows<T: Copy>(&self, offset: usize, from: &[T], rows: usize, width: usize, pitch: usize) -> Result<()> {
+    pub fn upload_rows<T: Copy>(
+        &self,
+        offset: usize,
+        from: &[T],
+        rows: usize,
+        width: usize,
+        pitch: usize,
+    ) -> Result<()> {
         if rows == 0 {
             return Ok(());
         }

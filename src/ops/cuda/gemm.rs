@@ -143,7 +143,9 @@ impl Gemm {
         }
         match plans.get(&key) {
             // SAFETY: the caller's promise.
-            Some(plan) => self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) }),
+            Some(plan) => {
+                self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) })
+            }
             None => Err(Error::new("cuBLAS: a plan was lost")),
         }
     }

@@ -43,7 +43,13 @@ pub struct Nf4 {
 
 impl Nf4 {
     /// Quantize the bf16 matrix `[rows, cols]` at `w`, contiguous; `cols` a multiple of 64.
-    pub fn quantize(gpu: &Gpu, component: &'static str, tables: &Tables, w: u64, (rows, cols): (usize, usize)) -> Result<Self> {
+    pub fn quantize(
+        gpu: &Gpu,
+        component: &'static str,
+        tables: &Tables,
+        w: u64,
+        (rows, cols): (usize, usize),
+    ) -> Result<Self> {
         if !cols.is_multiple_of(BLOCK) {
             return Err(Error::new(format!("a matrix of {cols} columns does not divide into NF4's blocks of 64"))
                 .next("set model.load_in_4bit = false"));
@@ -70,6 +76,21 @@ impl Nf4 {
         let (packed, rows, cols, ld) = (self.held.at(), self.rows as u32, self.cols as u32, to.ld as u64);
         let grid = ((self.rows * self.cols).div_ceil(8192), 1, 1);
         let (absmax, nested, offset, code) = (self.absmax, self.nested, self.offset, self.code);
-        launch!(gpu, "nf4_dequantize_bf16", grid, THREADS, 0, packed, absmax, nested, offset, code, to.at, rows, cols, ld)
+        launch!(
+            gpu,
+            "nf4_dequantize_bf16",
+            grid,
+            THREADS,
+            0,
+            packed,
+            absmax,
+            nested,
+            offset,
+            code,
+            to.at,
+            rows,
+            cols,
+            ld
+        )
     }
 }

@@ -39,7 +39,8 @@ template <int D, int KEYS> __device__ __forceinline__ void dq(const AttentionPar
             const bf16* x = p.out + row * p.out_row + head * D;
             const bf16* y = p.dout + row * p.dout_row + head * D;
 #pragma unroll
-            for (int c = threadIdx.x % 4; c < D / 8; c += 4) delta += dot8(*(const uint4*)(x + 8 * c), *(const uint4*)(y + 8 * c));
+            for (int c = threadIdx.x % 4; c < D / 8; c += 4)
+                delta += dot8(*(const uint4*)(x + 8 * c), *(const uint4*)(y + 8 * c));
         }
         stats[r] = new_query_stat(p, head, row, end, quad_sum(delta));
     }
@@ -78,7 +79,8 @@ template <int D, int QUERIES, int COLUMNS> __device__ __forceinline__ void dkv(c
     const int4 tile = p.tiles[blockIdx.y];
     const int end = tile.y, key = tile.z;
     const int kv_head = blockIdx.x / p.splits, split = blockIdx.x % p.splits, from = blockIdx.z * COLUMNS;
-    const long long key_column = (long long)(p.heads + kv_head) * D, value_column = key_column + (long long)p.kv_heads * D;
+    const long long key_column = (long long)(p.heads + kv_head) * D;
+    const long long value_column = key_column + (long long)p.kv_heads * D;
     const int own = threadIdx.x / 32 * 16, mine = key + own + threadIdx.x % 32 / 4;
     const Scores rule(p);
     const Heads heads(p, kv_head, split);

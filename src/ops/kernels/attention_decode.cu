@@ -4,10 +4,11 @@
 // matrix product. Keys and values come straight from global memory to the registers that mma.sync wants them in, 16
 // bytes a load; which of D columns a thread's words are is chosen for that, the same in both factors.
 //   attention_decode_D   grid (splits, kv_heads * ceil(group / 16), batch), 32 WARPS threads, shared memory
-//                        16 (WARPS (D + 3) + splits) 4 bytes; D = 64, 80, 96, 128, 256. Each split has its part of the keys; the
-//                        last to finish combines them. Nothing of the launch depends on the lengths, which are read
-//                        on the device, so a captured graph stays right as they grow.
+//                        64 (WARPS (D + 3) + splits) bytes; WARPS = 8 (D = 128, 256: 4).
 //   attention_append_D   grid (tokens), 128 threads: k and v of rows of qkv into the caches (a prompt)
+// D = 64, 80, 96, 128, 256. Each split has its part of the keys, the last to finish combines them: worth it only where
+// kv_heads * batch blocks do not fill the card. Nothing of the launch depends on the lengths, which are read on the
+// device, so a captured graph stays right as they grow. That a cache has room for the position is the host's to see to.
 
 #include "attention_math.cuh"
 
@@ -18,7 +19,7 @@ struct DecodeParams {
     bf16* keys;         // sequence b, position j, head k: b * cache_sequence + j * cache_row + k * D
     bf16* values;
     const int* lengths; // [batch]: positions in the caches before this token
-    float* partial;     // splits > 1: [batch, kv_heads, splits, group, D + 2]
+    float* partial;     // splits > 1: batch * heads * splits * (D + 2)
     int* counters;      // splits > 1: [batch, kv_heads * ceil(group / 16)], zero before the first launch and after each
     const int2* slots;  // append: (sequence, position) of each token; null: token b at lengths[b] of sequence b
     long long qkv_row, out_row, cache_sequence, cache_row; // elements, multiples of 8
@@ -221,7 +222,8 @@ template <int D, int KEYS, int WARPS> __device__ __forceinline__ void decode(con
         warps.finish(weights, out);
         return;
     }
-    float* all = p.partial + ((long long)(batch * p.kv_heads + kv_head) * p.splits * group + piece * 16 * p.splits) * (D + 2);
+    const long long before = (long long)(batch * p.kv_heads + kv_head) * group + piece * 16; // rows
+    float* all = p.partial + before * p.splits * (D + 2);
     float* mine = all + split * stride;
     const float2 both = warps.weigh(weights, false);
     if (threadIdx.x < rows) mine[rows * D + threadIdx.x] = both.x, mine[rows * D + rows + threadIdx.x] = both.y;
@@ -254,10 +256,11 @@ template <int D> __device__ __forceinline__ void append(const DecodeParams& p) {
     copy_row(p.values + at, keys + p.kv_heads * D, p.kv_heads * D);
 }
 
-#define DECODE(D, KEYS, WARPS)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS) attention_decode_##D(const __grid_constant__ DecodeParams p) { \
+#define DECODE(D, KEYS, WARPS)                                                                                     \
+    extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                       \
+        attention_decode_##D(const __grid_constant__ DecodeParams p) {                                             \
         extern __shared__ __align__(128) char shared[];                                                            \
-        decode<D, KEYS, WARPS>(p, (float*)shared);                                                                        \
+        decode<D, KEYS, WARPS>(p, (float*)shared);                                                                 \
     }                                                                                                              \
     extern "C" __global__ void __launch_bounds__(128) attention_append_##D(const __grid_constant__ DecodeParams p) { \
         append<D>(p);                                                                                              \
@@ -267,4 +270,4 @@ DECODE(64, 32, 8)
 DECODE(80, 32, 8)
 DECODE(96, 32, 8)
 DECODE(128, 32, 4)
-DECODE(256, 16, 8)
+DECODE(256, 16, 4)

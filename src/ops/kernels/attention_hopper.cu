@@ -2,9 +2,10 @@
 //
 // The mathematics of attention.cu; one warpgroup copies, the others multiply (Shah et al., "FlashAttention-3", 2024):
 // the product with the next keys runs during the softmax of the last, and warpgroups take turns at the matrix unit.
-//   attention_fwd_D_hopper    items of 64 GROUPS queries of a head
-// D = 64 (GROUPS 3), 128 (2); grid min(multiprocessors, items), 128 (GROUPS + 1) threads, shared memory BYTES below; items
-// as HopperAttentionParams says.
+// Grid min(multiprocessors, items); an item is a tile of queries of one head, laid out as HopperAttentionParams says.
+//   attention_fwd_64_hopper               tiles of 192, 512 threads, 147584 bytes of dynamic shared memory
+//   attention_fwd_80, 96, 128_hopper      tiles of 128, 384 threads, 196704 bytes
+//   attention_fwd_256_hopper              tiles of 128, 384 threads, 196688 bytes
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 #include "attention_hopper.cuh"
@@ -15,25 +16,11 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     static constexpr int TILE = QUERIES * ROW_BYTES<D>, BLOCK = KEYS * ROW_BYTES<D>;
     static constexpr int Q = 0, K = QSTAGES * TILE, V = K + STAGES * BLOCK, END = V + STAGES * BLOCK;
     // Barriers after the tiles, 8 bytes each.
-    static constexpr int Q_FULL = END, Q_FREE = Q_FULL + 8 * QSTAGES, K_FULL = Q_FREE + 8 * QSTAGES, K_FREE = K_FULL + 8 * STAGES,
-                         V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES, BYTES = V_FREE + 8 * STAGES;
+    static constexpr int Q_FULL = END, Q_FREE = Q_FULL + 8 * QSTAGES, K_FULL = Q_FREE + 8 * QSTAGES,
+                         K_FREE = K_FULL + 8 * STAGES, V_FULL = K_FREE + 8 * STAGES, V_FREE = V_FULL + 8 * STAGES,
+                         BYTES = V_FREE + 8 * STAGES;
 
-    struct Work {
-        int start, end, query, head, low, high; // key blocks [low, high) from `start` on
-
-        __device__ __forceinline__ Work(const AttentionParams& p, int4 item) {
-            start = item.x, end = item.y, query = item.z, head = item.w;
-            int first = p.window > 0 ? max(start, query - p.window + 1) : start;
-            low = (first - start) / KEYS, high = (min(query + QUERIES, end) - start + KEYS - 1) / KEYS;
-        }
-        __device__ __forceinline__ int lowest() const { return start + low * KEYS; }
-        __device__ __forceinline__ int highest() const { return start + (high - 1) * KEYS; }
-        // The last block of which this warpgroup's queries see something; below `lowest` if it has no query.
-        __device__ __forceinline__ int highest(int group) const {
-            int own = query + 64 * group;
-            return own >= end ? lowest() - KEYS : min(highest(), start + (own + 63 - start) / KEYS * KEYS);
-        }
-    };
+    using Work = KeyBlocks<QUERIES, KEYS>;
 
     static __device__ __forceinline__ void produce(const HopperAttentionParams& p, unsigned base) {
         Ring<STAGES> ring;
@@ -47,8 +34,8 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             copy_tile<D, QUERIES>(base + Q + queries.stage * TILE, &p.qkv, w.head * D, w.query,
                                   base + Q_FULL + 8 * queries.stage);
             queries.next();
-            for (int block = w.high - 1; block >= w.low; block--) {
-                int key = w.start + block * KEYS, at = ring.stage;
+            for (int key = w.highest; key >= w.lowest; key -= KEYS) {
+                int at = ring.stage;
                 barrier_wait(base + K_FREE + 8 * at, ring.parity ^ 1);
                 barrier_expect(base + K_FULL + 8 * at, BLOCK);
                 copy_tile<D, KEYS>(base + K + at * BLOCK, &p.qkv, key_column, key, base + K_FULL + 8 * at);
@@ -60,8 +47,8 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
         }
     }
 
-    // group: which of the multiplying warpgroups. Where the next item allows, its first product is on its way before the
-    // last of the one before it has been stored.
+    // group: which of the multiplying warpgroups. Where the next item allows, its first product is on its way before
+    // the last of the one before it has been stored.
     static __device__ __forceinline__ void consume(const HopperAttentionParams& p, unsigned base, int group) {
         const Scores rule(p.a);
         const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
@@ -77,10 +64,10 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             // Blocks of keys from the last that some query of the tile sees to the first, at `lowest`. Those in which
             // no query of this warpgroup sees a key (or it has no query) only take part in the barriers.
             const Work w(p.a, items.item);
-            const int lowest = w.lowest();
-            int key = w.highest();
+            const int lowest = w.lowest;
+            int key = w.highest;
             if (!begun) {
-                const int own = w.highest(group);
+                const int own = w.highest_of(group);
                 barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
                 for (; key > own; key -= KEYS) {
                     barrier_wait(base + K_FULL + 8 * keys.stage, keys.parity);
@@ -141,7 +128,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
                 keys.next();
                 weigh(key);
                 hold(s);
-                done_before_wait(softmax.total[0] + softmax.total[1]);
+                if (GROUPS == 2) done_before_wait(softmax.total[0] + softmax.total[1]); // three hide it from each other
                 wgmma_wait<0>();
                 hold(sums);
                 if (lane == 0) barrier_arrive(base + V_FREE + 8 * values.stage);
@@ -156,7 +143,7 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
             begun = false;
             if (ahead.w >= 0) {
                 const Work next(p.a, ahead);
-                begun = QSTAGES > 1 && next.highest(group) == next.highest();
+                begun = QSTAGES > 1 && next.highest_of(group) == next.highest;
             }
             if (begun) {
                 barrier_wait(base + Q_FULL + 8 * queries.stage, queries.parity);
@@ -215,16 +202,17 @@ template <int D, int GROUPS, int KEYS, int STAGES, int QSTAGES> struct Forward {
     }
 };
 
-#define FORWARD(D, GROUPS, KEYS, STAGES, QSTAGES)                                              \
+#define FORWARD(D, GROUPS, KEYS, STAGES, QSTAGES, BYTES_)                                      \
+    static_assert(Forward<D, GROUPS, KEYS, STAGES, QSTAGES>::BYTES == BYTES_, "as the head says"); \
     extern "C" __global__ void __launch_bounds__(128 * (GROUPS + 1), 1)                        \
         attention_fwd_##D##_hopper(const __grid_constant__ HopperAttentionParams p) {          \
         extern __shared__ __align__(1024) char shared[];                                       \
         Forward<D, GROUPS, KEYS, STAGES, QSTAGES>::run(p, shared);                             \
     }
 
-FORWARD(64, 3, 128, 3, 2)
-FORWARD(80, 2, 128, 2, 2)
-FORWARD(96, 2, 128, 2, 2)
-FORWARD(128, 2, 128, 2, 2)
-FORWARD(256, 2, 64, 2, 1)
+FORWARD(64, 3, 128, 3, 2, 147584)
+FORWARD(80, 2, 128, 2, 2, 196704)
+FORWARD(96, 2, 128, 2, 2, 196704)
+FORWARD(128, 2, 128, 2, 2, 196704)
+FORWARD(256, 2, 64, 2, 1, 196688)
 #endif

@@ -74,6 +74,23 @@ template <int STAGES> struct Ring {
     }
 };
 
+// The keys that a tile of QUERIES queries goes over, KEYS at a time from the last that some query sees to `lowest`.
+template <int QUERIES, int KEYS> struct KeyBlocks {
+    int start, end, query, head, lowest, highest;
+
+    __device__ __forceinline__ KeyBlocks(const AttentionParams& p, int4 item) {
+        start = item.x, end = item.y, query = item.z, head = item.w;
+        int first = p.window > 0 ? max(start, query - p.window + 1) : start;
+        lowest = start + (first - start) / KEYS * KEYS;
+        highest = start + (min(query + QUERIES, end) - 1 - start) / KEYS * KEYS;
+    }
+    // The same for the queries of one warpgroup; below `lowest` if it has none.
+    __device__ __forceinline__ int highest_of(int group) const {
+        int own = query + 64 * group;
+        return own >= end ? lowest - KEYS : min(highest, start + (own + 63 - start) / KEYS * KEYS);
+    }
+};
+
 // ROWS rows of D columns, to panels.
 template <int D, int ROWS>
 __device__ __forceinline__ void copy_tile(unsigned to, const TensorMap* map, int column, int row, unsigned barrier) {
@@ -108,7 +125,8 @@ __device__ __forceinline__ void product_transposed(float (&d)[N / 2], unsigned a
     Tile x = describe(a, 0), y = describe(b, 0);
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        wgmma_shared<N>(d, x + (k / 4 * AROWS * 128 + k % 4 * 32) / 16, y + (k / 4 * BROWS * 128 + k % 4 * 32) / 16, k > 0);
+        wgmma_shared<N>(d, x + (k / 4 * AROWS * 128 + k % 4 * 32) / 16, y + (k / 4 * BROWS * 128 + k % 4 * 32) / 16,
+                        k > 0);
 }
 
 // d += a b: a [64, ROWS] in registers, b the tile of ROWS rows and D columns at `b`; columns from FROM on.

@@ -20,7 +20,7 @@ struct AttentionParams {
     const int4* tiles; // (first token of the sequence, its end, first token of the tile, column), see each kernel
     long long qkv_row, out_row, dout_row, dqkv_row; // elements from one token to the next, multiples of 8
     int tokens, heads, kv_heads, n_tiles;
-    int window;        // query i sees keys j with i - window < j <= i; 0: all j <= i
+    int window;        // query i sees keys j with i - window < j <= i; 0: all j <= i; less than 2^30
     int splits;        // into how many parts the query heads of a group are cut for dk and dv
     float scale;       // of the scores
     float softcap;     // scores become softcap * tanh(score / softcap); 0: they stay

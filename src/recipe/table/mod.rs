@@ -84,7 +84,9 @@ pub(super) const MODEL: &[Entry] = &[
     .names(&["template_kwargs"]),
     Entry::new(
         "model.device",
-        Choice(&["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"]),
+        Choice(&[
+            "auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7",
+        ]),
         Is("\"auto\""),
         "Where it trains; auto takes the first NVIDIA card that can do it, else the CPU.",
     )

@@ -30,7 +30,7 @@ pub struct Report {
     pub tile: usize,
     pub logits: usize,
     pub offload: bool,
-    /// Median over the steps after the second.
+    /// Median over the steps after the second (with fewer than three steps: the last).
     pub tokens_per_s: f64,
     pub step_s: f64,
     /// Of operations that are needed (recomputation not counted), against a measured bf16 product of 8192³.
@@ -73,14 +73,15 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
     };
     let mut model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::Lora(lora), 3407, how)?;
     gpu.reset_peak();
-    let rule =
-        Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+    let rule = Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
     let (mut parts, mut launches) = (BTreeMap::new(), BTreeMap::new());
-    let steps = options.steps.max(3);
-    // One more than asked: its times are taken part by part, which slows it down, so it counts for nothing else.
-    for step in 0..=steps {
+    let steps = options.steps.max(1);
+    // One more than asked, where there are enough to warm up: its times are taken part by part, which slows it down, so
+    // it counts for nothing else.
+    let (warm, last) = if steps > 2 { (2, steps) } else { (steps - 1, steps - 1) };
+    for step in 0..=last {
         let batches: Vec<_> = (0..options.accumulate)
             .map(|micro| random_batch(&config, options, (step * options.accumulate + micro) as u64))
             .collect();
@@ -109,7 +110,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
             parts.insert("idle".into(), (took * 1e3 - busy).max(0.0));
         } else {
             on_step(step + 1, took);
-            if step > 1 {
+            if step >= warm {
                 seconds.push(took);
             }
         }
@@ -174,7 +175,8 @@ pub fn decode(options: &Options, ordinal: usize, count: usize) -> Result<Decoded
     let model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::None, 3407, how)?;
     // One more token at first: it finds the algorithms and records the graph of a step.
     let mut cache = model.new_cache(options.batch, options.seq + count + 8)?;
-    let prompts: Vec<Vec<u32>> = random_batch(&config, options, 0).ids.chunks(options.seq).map(<[u32]>::to_vec).collect();
+    let prompts: Vec<Vec<u32>> =
+        random_batch(&config, options, 0).ids.chunks(options.seq).map(<[u32]>::to_vec).collect();
     model.prompts(&prompts, &mut cache)?;
     model.draw(&mut cache, 4, 1.0, 3407)?;
     gpu.wait()?;

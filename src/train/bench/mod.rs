@@ -8,6 +8,7 @@ mod shapes;
 
 pub use shapes::SHAPES;
 
+use crate::Result;
 use crate::data::batch::{Batch, Example};
 use crate::memory::{Local, Telemetry};
 use crate::model::config::{Config, Weights};
@@ -15,7 +16,6 @@ use crate::model::llama::{Checkpointing, Llama, Pass};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
 use crate::ops::adamw::AdamW;
 use crate::ops::random::Stream;
-use crate::Result;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use std::collections::HashMap;
