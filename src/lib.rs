@@ -11,7 +11,7 @@
 //! | [`run`] | run folder, events, commands, worker, attach, index |
 //! | [`diagnose`] | one rule a file |
 //! | [`train`] | one flat loop a method, and its parts |
-//! | [`export`] | adapter |
+//! | [`export`] | adapter, merge, GGUF and its quantizers, Modelfile, proof |
 //! | [`data`] | readers, formats, templates, masks, packing, token cache |
 //! | [`model`] | one file an architecture, LoRA, loading |
 //! | [`ops`] | differentiable operations, forward and backward together |

@@ -38,6 +38,12 @@ pub enum Command {
     Eval(EvalArgs),
     /// Talk to a run, an adapter or a model
     Chat(ChatArgs),
+    /// Fold an adapter into its base and write a 16-bit model
+    Merge(MergeArgs),
+    /// Write a run, an adapter or a model as GGUF files
+    Export(ExportArgs),
+    /// Prove that what was exported is what was trained
+    Verify(VerifyArgs),
     /// Measure how fast this machine trains
     Bench(BenchArgs),
     /// List the runs seen on this machine
@@ -150,6 +156,66 @@ pub struct ChatArgs {
     /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
     #[arg(value_name = "X")]
     pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+    /// The folder to write into
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// What the weights are rounded to, once
+    #[arg(long, default_value = "bf16", value_parser = ["bf16", "f16", "f32"])]
+    pub dtype: String,
+    /// A factor for the adapter: 0 is the base, 1 is what was trained
+    #[arg(long, default_value_t = 1.0, value_parser = factor)]
+    pub scale: f64,
+    /// Do not read it again and compare it with what was trained
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+    /// Types, as in --gguf q4_k_m,q8_0: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, q3_k_l, q3_k_m, q3_k_s, q2_k
+    #[arg(long, value_name = "TYPE", required_unless_present = "lora", value_delimiter = ',')]
+    pub gguf: Vec<String>,
+    /// Write the adapter alone as a GGUF, for llama.cpp's --lora
+    #[arg(long)]
+    pub lora: bool,
+    /// The folder to write into
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: PathBuf,
+    /// What the model is called, in place of the run's or the model's name
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Do not read it again and compare it with what was trained
+    #[arg(long)]
+    pub no_verify: bool,
+    /// Print what was written as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// A folder that `finetop export` or `finetop merge` wrote, or any folder with .gguf files or a model
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// What it must be: a run, an adapter or a model; without it, what the folder was made from
+    #[arg(long, value_name = "X")]
+    pub against: Option<String>,
+    /// Print the proof as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -285,6 +351,13 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n) if n > 0 => Ok(n),
         _ => Err("write a whole number from 1".into()),
+    }
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(n) if (0.0..=10.0).contains(&n) => Ok(n),
+        _ => Err("write a number from 0 to 10".into()),
     }
 }
 

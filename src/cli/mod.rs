@@ -11,6 +11,9 @@ pub mod completions;
 pub mod config;
 pub mod console;
 pub mod eval;
+pub mod export;
+pub mod manifest;
+pub mod merge;
 pub mod output;
 pub mod plan;
 pub mod rm;
@@ -20,6 +23,7 @@ pub mod sparkline;
 pub mod status;
 pub mod stop;
 pub mod train;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +75,9 @@ fn run(cli: Cli) -> Result<()> {
         Command::Config(args) => config::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Merge(args) => merge::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),

@@ -4,7 +4,7 @@
 
 mod gguf;
 mod hf;
-mod pre;
+pub mod pre;
 mod stream;
 
 pub use stream::TextStream;

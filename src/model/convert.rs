@@ -3,6 +3,7 @@
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{CpuStorage, Device};
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
@@ -32,15 +33,27 @@ const CHUNK: usize = 1 << 16;
 /// Widen stored floats to f32 (exact for all three formats). `bytes` holds whole values.
 pub fn floats(bytes: &[u8], kind: Float) -> Vec<f32> {
     let mut out = vec![0f32; bytes.len() / kind.size()];
-    out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK * kind.size())).for_each(|(out, bytes)| match kind {
+    out.par_chunks_mut(CHUNK)
+        .zip(bytes.par_chunks(CHUNK * kind.size()))
+        .for_each(|(out, bytes)| widen(bytes, kind, out));
+    out
+}
+
+/// As [`floats`], on this thread, into `out` (as many values as `bytes` holds).
+pub fn widen(bytes: &[u8], kind: Float, out: &mut [f32]) {
+    match kind {
         Float::F32 => {
             for (o, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *o = f32::from_le_bytes(*b);
             }
         }
         Float::F16 => {
-            for (o, b) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                *o = f16::from_le_bytes(*b).to_f32();
+            let mut halves = [f16::ZERO; 256];
+            for (out, bytes) in out.chunks_mut(halves.len()).zip(bytes.chunks(2 * halves.len())) {
+                for (h, b) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *h = f16::from_le_bytes(*b);
+                }
+                halves[..out.len()].convert_to_f32_slice(out);
             }
         }
         Float::BF16 => {
@@ -48,8 +61,7 @@ pub fn floats(bytes: &[u8], kind: Float) -> Vec<f32> {
                 *o = bf16::from_le_bytes(*b).to_f32();
             }
         }
-    });
-    out
+    }
 }
 
 /// Dequantize `count` values of a GGUF tensor to f32. `bytes` must hold exactly these values.

@@ -10,6 +10,7 @@ use crate::model::config::{Config, RopeScaling, Weights};
 use crate::model::convert::dequantize;
 use crate::model::files::Bytes;
 use crate::{Error, Result};
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -33,6 +34,16 @@ impl GgufFile {
 
     pub fn metadata(&self) -> Metadata<'_> {
         Metadata::of(&self.content)
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// A tensor as it is stored: its type and its bytes. Bounds and shape (rows first) are checked.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<(GgmlDType, &[u8])> {
+        stored(&self.content, &self.bytes, name, shape).map_err(|e| e.at(format!("{}: {name}", self.path.display())))
     }
 }
 
@@ -77,6 +88,13 @@ impl GgufModel {
             })
             .collect::<Result<HashMap<String, Tensor>>>()?;
         Ok(Weights { config: self.config.clone(), tensors })
+    }
+
+    /// Refuses tensors that a Llama has no place for.
+    pub fn refuse_strangers(&self) -> Result<()> {
+        let wanted = self.config.tensor_shapes();
+        let named: Vec<_> = wanted.iter().map(|(name, shape)| (gguf_name(name), name, shape)).collect();
+        self.refuse_unknown(&named)
     }
 
     fn refuse_unknown(&self, named: &[(String, &String, &Vec<usize>)]) -> Result<()> {
@@ -212,6 +230,12 @@ fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<
 
 /// One tensor's values as f32, bounds and shape checked.
 fn tensor_values(content: &Content, bytes: &[u8], name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let (kind, data) = stored(content, bytes, name, shape)?;
+    dequantize(data, kind, shape.iter().product())
+}
+
+/// One tensor's type and bytes, bounds and shape checked.
+fn stored<'a>(content: &Content, bytes: &'a [u8], name: &str, shape: &[usize]) -> Result<(GgmlDType, &'a [u8])> {
     let Some(info) = content.tensor_infos.get(name) else {
         return Err(Error::new(format!("tensor is missing, expected {shape:?}")));
     };
@@ -228,7 +252,7 @@ fn tensor_values(content: &Content, bytes: &[u8], name: &str, shape: &[usize]) -
     let Some(data) = range.and_then(|r| bytes.get(r)) else {
         return Err(Error::new("the file ends before this tensor does").next("copy or download the file again"));
     };
-    dequantize(data, info.ggml_dtype, count)
+    Ok((info.ggml_dtype, data))
 }
 
 /// Undo llama.cpp's row order of q and k (`permute` in convert_hf_to_gguf.py): inside a head it interleaves the
@@ -246,7 +270,7 @@ fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
 }
 
 /// llama.cpp's name of a weight.
-fn gguf_name(name: &str) -> String {
+pub fn gguf_name(name: &str) -> String {
     match name {
         "model.embed_tokens.weight" => return "token_embd.weight".to_string(),
         "model.norm.weight" => return "output_norm.weight".to_string(),

@@ -96,6 +96,23 @@ impl HfModel {
         Ok(Weights { config: self.config.clone(), tensors })
     }
 
+    /// The safetensors files by name, mapped; tensors that a Llama has no place for are refused.
+    pub fn shards(&self) -> Result<Vec<(String, Bytes)>> {
+        let names = self.shard_names()?;
+        let shards = names.iter().map(|n| Ok((n.clone(), self.files.bytes(n)?))).collect::<Result<Vec<_>>>()?;
+        let mut place_of = HashMap::new();
+        for (i, (name, bytes)) in shards.iter().enumerate() {
+            let shard = SafeTensors::deserialize(bytes).map_err(|e| {
+                Error::new(format!("not a whole safetensors file: {e}"))
+                    .at(self.files.label(name))
+                    .next("copy or download the file again")
+            })?;
+            place_of.extend(shard.names().into_iter().map(|n| (n.to_string(), i)));
+        }
+        self.refuse_unknown(&place_of, &self.config.tensor_shapes(), &names)?;
+        Ok(shards)
+    }
+
     /// The safetensors files, each once, in the index's alphabetical order.
     fn shard_names(&self) -> Result<Vec<String>> {
         let Some(index) = self.files.json(INDEX)? else {

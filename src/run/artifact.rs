@@ -7,7 +7,7 @@ use crate::Result;
 use crate::export::adapter::{self, AdapterConfig};
 use crate::recipe::{self, Recipe};
 use crate::train::event::Body;
-use crate::train::speaker::{Speaker, TemplateChoice};
+use crate::train::speaker::{Computes, Speaker, TemplateChoice};
 use std::path::{Path, PathBuf};
 
 /// Something that can talk.
@@ -77,12 +77,17 @@ fn best_step(folder: &RunFolder) -> Result<Option<u64>> {
 impl Artifact {
     /// Read weights, adapter, tokenizer and template.
     pub fn load(&self) -> Result<Speaker> {
+        self.load_on(Computes::default())
+    }
+
+    /// As [`Artifact::load`], computed where `on` says.
+    pub fn load_on(&self, on: Computes) -> Result<Speaker> {
         let model = self.recipe.as_ref().map(|r| &r.model);
         let choice = TemplateChoice {
             template: model.and_then(|m| m.chat_template.as_deref()),
             kwargs: model.and_then(|m| m.chat_template_kwargs.as_ref()),
         };
-        Speaker::load(&self.model, self.adapter.as_deref(), choice)
+        Speaker::load_on(&self.model, self.adapter.as_deref(), choice, on)
     }
 
     /// The recipe to evaluate by: the run's own, or one over `data`. `None` where there is neither.

@@ -57,9 +57,14 @@ impl Default for Computes<'_> {
 impl Speaker {
     /// Load `name_or_path` and put the adapter in `adapter` on it, for use rather than training.
     pub fn load(name_or_path: &str, adapter: Option<&Path>, choice: TemplateChoice) -> Result<Self> {
+        Self::load_on(name_or_path, adapter, choice, Computes::default())
+    }
+
+    /// As [`Speaker::load`], computed where `on` says.
+    pub fn load_on(name_or_path: &str, adapter: Option<&Path>, choice: TemplateChoice, on: Computes) -> Result<Self> {
         let adapter = adapter.map(adapter::read).transpose()?;
         let tuning = adapter.as_ref().map_or(Tuning::None, |a| Tuning::Lora(lora_of(a)));
-        let speaker = Self::build(name_or_path, &tuning, 0, choice, Computes::default(), &mut |_| {})?;
+        let speaker = Self::build(name_or_path, &tuning, 0, choice, on, &mut |_| {})?;
         if let Some(adapter) = &adapter {
             checkpoint::put_adapter(&speaker.model, adapter)?;
         }

@@ -75,6 +75,25 @@ pub(super) fn of(name: &str) -> Result<PreTokenizer> {
     })
 }
 
+/// The name that llama.cpp knows a way of cutting by: the regular expressions in order, whether a piece that is in the
+/// vocabulary is that token, and whether text is put into NFC first.
+pub fn name_of(splits: &[String], ignore_merges: bool, nfc: bool) -> Option<&'static str> {
+    // Of names that mean the same, the one of the family that has it.
+    const FAMILIES: [&str; 10] =
+        ["smollm", "gpt-2", "llama-bpe", "smaug-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "deepseek-v3", "falcon"];
+    FAMILIES.into_iter().find(|name| {
+        of(name).is_ok_and(|p| {
+            // llama.cpp has no NFC step of its own: it is part of what the name stands for.
+            p.ignore_merges == ignore_merges && p.nfc == nfc && p.splits.iter().eq(splits.iter())
+        })
+    })
+}
+
+/// What a byte-level pre-tokenizer cuts by when it says no more than "the usual" (GPT-2's expression), and what
+/// `Digits` with `individual_digits` does.
+pub const USUAL: &str = GPT2;
+pub const EACH_DIGIT: &str = DIGIT;
+
 /// The byte that GPT-2's alphabet spells as this character: printable Latin-1 as itself, the other 68 bytes as
 /// U+0100 and on, in order.
 pub(super) fn byte_of(c: char) -> Option<u8> {

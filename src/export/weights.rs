@@ -1,0 +1,272 @@
+//! A model's weights as they lie on disk, read a few rows at a time: what is exported need not fit in memory.
+//!
+//! Names and row order are Hugging Face's, whatever the file; an adapter is added to the rows on the way, in f32.
+//! Must not know where the rows go.
+
+use super::adapter::Adapter;
+use super::quant::Kind;
+use crate::model::config::Config;
+use crate::model::convert::{Float, dequantize, widen};
+use crate::model::files::Bytes;
+use crate::model::gguf::gguf_name;
+use crate::model::loading::Opened;
+use crate::ops::simd::vectorized;
+use crate::{Error, Result};
+use candle_core::quantized::GgmlDType;
+use safetensors::{Dtype, SafeTensors};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Where a tensor lies: shard, bytes, type.
+type Place = (usize, Range<usize>, Float);
+
+/// An opened model's weights, with an adapter on them or none.
+pub struct Weights<'a> {
+    pub config: &'a Config,
+    model: &'a Opened,
+    shards: Vec<(String, Bytes)>,
+    places: HashMap<String, Place>,
+    adapter: Option<&'a Adapter>,
+    /// Factor of B · A.
+    scale: f32,
+}
+
+/// One weight: `shape` is `[rows, columns]`, or `[values]`, which is one row.
+pub struct Matrix<'a> {
+    pub name: String,
+    pub rows: usize,
+    pub columns: usize,
+    pub dimensions: usize,
+    stored: &'a [u8],
+    kind: GgmlDType,
+    /// Rows of a head, where the file interleaves a head's two halves (llama.cpp's q and k).
+    interleaved: Option<usize>,
+    delta: Option<Delta<'a>>,
+}
+
+struct Delta<'a> {
+    /// `[r, columns]`
+    a: &'a [f32],
+    /// `[rows, r]`
+    b: &'a [f32],
+    r: usize,
+    scale: f32,
+}
+
+impl<'a> Weights<'a> {
+    /// # Errors
+    /// When a tensor is missing, of another shape or type than the configuration asks for, or one that a Llama has no
+    /// place for; when the adapter was made for another shape.
+    pub fn open(model: &'a Opened, adapter: Option<&'a Adapter>) -> Result<Self> {
+        let config = model.config();
+        if let Some(adapter) = adapter {
+            adapter.fits(config)?;
+        }
+        let scale = adapter.map_or(0.0, |a| (a.config.lora_alpha / a.config.r as f64) as f32);
+        let (mut shards, mut places) = (Vec::new(), HashMap::new());
+        match model {
+            Opened::Gguf(m) => m.refuse_strangers()?,
+            Opened::Hf(m) => {
+                shards = m.shards()?;
+                for (i, (name, bytes)) in shards.iter().enumerate() {
+                    places.extend(index(bytes, i, config).map_err(|e| e.at(m.files.label(name)))?);
+                }
+            }
+        }
+        Ok(Self { config, model, shards, places, adapter, scale })
+    }
+
+    /// The adapter's product times `factor` rather than once.
+    pub fn scaled(mut self, factor: f64) -> Self {
+        self.scale = (f64::from(self.scale) * factor) as f32;
+        self
+    }
+
+    /// Names and shapes of all weights, as the configuration gives them.
+    pub fn names(&self) -> Vec<String> {
+        self.config.tensor_shapes().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// One weight by its Hugging Face name.
+    pub fn matrix(&self, name: &str) -> Result<Matrix<'_>> {
+        let Some((_, shape)) = self.config.tensor_shapes().into_iter().find(|(n, _)| n == name) else {
+            return Err(Error::new("the model has no such tensor").at(name));
+        };
+        let leaf = name.rsplit('.').nth(1);
+        let (kind, stored, interleaved) = match self.model {
+            Opened::Gguf(m) => {
+                let (kind, bytes) = m.file.stored(&gguf_name(name), &shape)?;
+                let rotary = matches!(leaf, Some("q_proj" | "k_proj"));
+                (kind, bytes, rotary.then_some(self.config.head_dim))
+            }
+            Opened::Hf(m) => {
+                let Some((shard, range, kind)) = self.places.get(name) else {
+                    return Err(Error::new(format!("tensor {name} {shape:?} is missing"))
+                        .at(m.files.label(&self.shards[0].0))
+                        .next("the weights and config.json must belong together"));
+                };
+                let kind = match kind {
+                    Float::F32 => GgmlDType::F32,
+                    Float::F16 => GgmlDType::F16,
+                    Float::BF16 => GgmlDType::BF16,
+                };
+                (kind, &self.shards[*shard].1[range.clone()], None)
+            }
+        };
+        let (rows, columns) = match shape.as_slice() {
+            [rows, columns] => (*rows, *columns),
+            other => (1, other.iter().product()),
+        };
+        let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale));
+        Ok(Matrix { name: name.to_string(), rows, columns, dimensions: shape.len(), stored, kind, interleaved, delta })
+    }
+}
+
+/// Where this file's tensors lie, checked against the configuration.
+fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, Place)>> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::new(format!("not a whole safetensors file: {e}")))?;
+    let shapes: HashMap<String, Vec<usize>> = config.tensor_shapes().into_iter().collect();
+    let mut places = Vec::new();
+    for (name, view) in file.iter() {
+        // A tied head that is stored all the same.
+        let Some(shape) = shapes.get(name) else { continue };
+        if view.shape() != shape.as_slice() {
+            return Err(Error::new(format!("{name}: shape {:?}, but config.json asks for {shape:?}", view.shape())));
+        }
+        let kind = match view.dtype() {
+            Dtype::F32 => Float::F32,
+            Dtype::F16 => Float::F16,
+            Dtype::BF16 => Float::BF16,
+            other => {
+                return Err(Error::new(format!("{name} is stored as {other:?}, which is not supported"))
+                    .next("supported: F32, F16, BF16"));
+            }
+        };
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        places.push((name.to_string(), (shard, start..start + view.data().len(), kind)));
+    }
+    Ok(places)
+}
+
+impl<'a> Delta<'a> {
+    fn of(adapter: &'a Adapter, name: &str, scale: f32) -> Option<Self> {
+        let module = name.strip_suffix(".weight")?;
+        let half = |side: &str| {
+            let wanted = format!("{module}.{side}.weight");
+            adapter.entries.iter().find(|(n, ..)| *n == wanted).map(|(_, _, values)| values.as_slice())
+        };
+        Some(Self { a: half("lora_A")?, b: half("lora_B")?, r: adapter.config.r, scale })
+    }
+}
+
+vectorized! {
+    /// `row += scale · Σ b[k] · a[k]`, the sum taken first, in the order of k.
+    fn add_product(row: &mut [f32], b: &[f32], a: &[f32], scale: f32, sum: &mut [f32]) {
+        sum.fill(0.0);
+        for (b, a) in b.iter().zip(a.chunks_exact(row.len())) {
+            for (s, a) in sum.iter_mut().zip(a) {
+                *s += b * a;
+            }
+        }
+        for (row, s) in row.iter_mut().zip(sum) {
+            *row += scale * *s;
+        }
+    }
+}
+
+impl Matrix<'_> {
+    pub fn values(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    /// The type on disk, where it is one of [`Kind`].
+    pub fn kind(&self) -> Option<Kind> {
+        use GgmlDType as G;
+        Some(match self.kind {
+            G::F32 => Kind::F32,
+            G::F16 => Kind::F16,
+            G::BF16 => Kind::BF16,
+            G::Q4_0 => Kind::Q4_0,
+            G::Q4_1 => Kind::Q4_1,
+            G::Q5_0 => Kind::Q5_0,
+            G::Q5_1 => Kind::Q5_1,
+            G::Q8_0 => Kind::Q8_0,
+            G::Q2K => Kind::Q2K,
+            G::Q3K => Kind::Q3K,
+            G::Q4K => Kind::Q4K,
+            G::Q5K => Kind::Q5K,
+            G::Q6K => Kind::Q6K,
+            _ => return None,
+        })
+    }
+
+    /// The bytes on disk, where they are what llama.cpp would store: its row order, and no adapter on them.
+    pub fn bytes_for_gguf(&self) -> Option<&[u8]> {
+        let rotary = self.name.contains("q_proj") || self.name.contains("k_proj");
+        (self.delta.is_none() && (!rotary || self.interleaved.is_some())).then_some(self.stored)
+    }
+
+    /// Whether the adapter changes it.
+    pub fn is_tuned(&self) -> bool {
+        self.delta.is_some()
+    }
+
+    /// Row `row` of Hugging Face's order, into `out` (`columns` values).
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        self.base_row(row, out)?;
+        if let Some(d) = &self.delta {
+            let mut sum = vec![0f32; self.columns];
+            add_product(out, &d.b[row * d.r..(row + 1) * d.r], d.a, d.scale, &mut sum);
+        }
+        Ok(())
+    }
+
+    /// As [`Self::row`], without the adapter.
+    pub fn base_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        let stored_row = self.interleaved.map_or(row, |head_dim| interleaved(row, head_dim));
+        let size = self.stored.len() / self.rows;
+        let bytes = &self.stored[stored_row * size..(stored_row + 1) * size];
+        match self.kind {
+            GgmlDType::F32 => widen(bytes, Float::F32, out),
+            GgmlDType::F16 => widen(bytes, Float::F16, out),
+            GgmlDType::BF16 => widen(bytes, Float::BF16, out),
+            kind => out.copy_from_slice(&dequantize(bytes, kind, self.columns).map_err(|e| e.at(&self.name))?),
+        }
+        Ok(())
+    }
+}
+
+/// Where llama.cpp keeps a row of q or k: inside a head it interleaves the two halves that the rotary embedding pairs.
+pub fn interleaved(row: usize, head_dim: usize) -> usize {
+    let (head, within) = (row / head_dim, row % head_dim);
+    let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
+    head * head_dim + 2 * pair + half
+}
+
+/// The row of Hugging Face's order that llama.cpp keeps at `row`.
+pub fn straightened(row: usize, head_dim: usize) -> usize {
+    let (head, within) = (row / head_dim, row % head_dim);
+    head * head_dim + within % 2 * (head_dim / 2) + within / 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_row_orders_undo_each_other() {
+        for row in 0..128 {
+            assert_eq!(straightened(interleaved(row, 64), 64), row);
+        }
+        // convert_hf_to_gguf.py's permute of one head of 8: 0 4 1 5 2 6 3 7.
+        let order: Vec<usize> = (0..8).map(|r| straightened(r, 8)).collect();
+        assert_eq!(order, [0, 4, 1, 5, 2, 6, 3, 7]);
+    }
+
+    #[test]
+    fn a_product_is_summed_before_it_is_scaled_and_added() {
+        let mut row = [1.0, 2.0];
+        add_product(&mut row, &[2.0, 3.0], &[1.0, 10.0, 100.0, 1000.0], 0.5, &mut [0.0; 2]);
+        assert_eq!(row, [1.0 + 0.5 * 302.0, 2.0 + 0.5 * 3020.0]);
+    }
+}
