@@ -196,12 +196,12 @@ impl Engine {
         }
     }
 
-    /// What it computes on, in words, and as a recipe names it.
-    pub fn device(&self) -> (Option<String>, &'static str) {
+    /// The card that it computes on: its name and UUID; `None` on the CPU.
+    pub fn card(&self) -> Option<(String, String)> {
         match self {
-            Engine::Cpu(_) => (None, "cpu"),
+            Engine::Cpu(_) => None,
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => (Some(c.gpu().name().to_string()), "cuda"),
+            Engine::Cuda(c) => Some((c.gpu().name().to_string(), c.gpu().uuid().to_string())),
         }
     }
 
