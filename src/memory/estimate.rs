@@ -63,13 +63,19 @@ impl Shape {
         (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
     }
 
-    fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
+    /// The linear layers that carry adapters.
+    pub(super) fn adapted_names(&self, recipe: &Recipe) -> Vec<&'static str> {
         let Some(lora) = &recipe.lora else { return Vec::new() };
-        let here = |name: &str| match &lora.target_modules {
+        let here = |name: &&str| match &lora.target_modules {
             TargetModules::AllLinear(_) => true,
             TargetModules::Names(names) => names.iter().any(|n| n == name),
         };
-        self.linears().into_iter().filter(|(name, ..)| here(name)).map(|(_, o, i)| (o, i)).collect()
+        self.linears().map(|(name, ..)| name).into_iter().filter(here).collect()
+    }
+
+    fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
+        let names = self.adapted_names(recipe);
+        self.linears().into_iter().filter(|(name, ..)| names.contains(name)).map(|(_, o, i)| (o, i)).collect()
     }
 
     /// Numbers that train: the adapters, or without `[lora]` all.

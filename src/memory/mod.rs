@@ -1,8 +1,9 @@
 //! Memory: what a run will need, by component, and what is held, measured.
 //!
-//! [`estimate`] predicts from a recipe and a model's [`Shape`]; [`Telemetry`] reads the process, the host and the
+//! [`estimate`] predicts from a recipe and a model's [`Shape`], [`card`] plans and predicts for a card; [`Telemetry`] reads the process, the host and the
 //! cards. Must not know the engine, the run or the screen.
 
+pub mod card;
 mod cards;
 mod cgroup;
 mod estimate;

@@ -145,7 +145,7 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, _say: &mut
 
 #[cfg(feature = "cuda")]
 fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut dyn FnMut(&str)) -> Result<Engine> {
-    use crate::model::cuda::plan::Checkpointing;
+    use crate::memory::card::Checkpointing;
     use crate::model::cuda::{self, CudaLlama, Options, Origin, Precision};
     use crate::model::device::Place;
     let ordinal = match device::choose(on.device)? {

@@ -15,6 +15,7 @@
 
 use super::super::params::Params;
 use crate::Result;
+use crate::memory::card::stride;
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Spread};
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
@@ -86,16 +87,6 @@ pub(super) struct Work<'a> {
     pub grads: u64,
     /// Whether adapters count.
     pub adapter: bool,
-}
-
-/// A row's stride: whole lines of 128 bytes.
-pub(super) fn stride(columns: usize) -> usize {
-    columns.next_multiple_of(64)
-}
-
-/// Columns that a layer of this many ranks needs after its input's own.
-pub(super) fn extra(ranks: usize, bias: bool) -> usize {
-    (ranks + usize::from(bias)).next_multiple_of(8)
 }
 
 impl Linear {

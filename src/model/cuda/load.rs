@@ -1,8 +1,8 @@
 //! Building a [`CudaLlama`]: weights to the card in the layout that its products want, matrix by matrix.
 
 use super::linear::{self, Linear, Store};
-use super::plan::{Checkpointing, Sizes};
 use super::{Arena, CudaLlama, Scratch, TRAINED, WEIGHTS};
+use crate::memory::card::{self, Checkpointing, Sizes};
 use crate::model::config::{Config, Weights};
 use crate::model::llama;
 use crate::model::lora::{self, Tuning};
@@ -286,7 +286,7 @@ impl<'a> Four<'a> {
         let sizes = super::super::block::projections(c).map(|group| {
             let (out, inputs) = (group.iter().map(|g| g.1).sum::<usize>(), group.first().map_or(0, |g| g.2));
             let ranks = if params.is_empty() { 0 } else { r * group.len() };
-            ((out + ranks) * linear::stride(inputs + linear::extra(ranks, true)), out * inputs)
+            ((out + ranks) * card::stride(inputs + card::extra(ranks, true)), out * inputs)
         });
         let [qkv, o, gate_up, down] = sizes;
         let largest = sizes.iter().map(|s| s.1).max().unwrap_or(0);
@@ -322,7 +322,7 @@ fn build(
     let gpu = loader.gpu;
     let ranks = adapters.as_ref().map_or(0, |a| a.parts.len() * a.r);
     let names: Vec<_> = placed.iter().map(|(p, _, width)| (format!("{p}.weight"), *width)).collect();
-    let extra = linear::extra(ranks, bias);
+    let extra = card::extra(ranks, bias);
     let mut biases = Vec::new();
     if bias {
         for (prefix, _, width) in placed {
@@ -330,10 +330,10 @@ fn build(
         }
     }
     let biases: Vec<u16> = biases.iter().map(|b| bf16::from_f32(*b).to_bits()).collect();
-    let half = |_: ()| -> Result<Buffer> { gpu.zeros(WEIGHTS, 2 * (out + ranks) * linear::stride(inputs + extra)) };
+    let half = |_: ()| -> Result<Buffer> { gpu.zeros(WEIGHTS, 2 * (out + ranks) * card::stride(inputs + extra)) };
     let (Some(tables), Some(scratch)) = (&four.tables, &four.scratch) else {
         let buffer = half(())?;
-        let to = Mat::new(buffer.at(), linear::stride(inputs + extra));
+        let to = Mat::new(buffer.at(), card::stride(inputs + extra));
         loader.matrix(&names, inputs, to, &buffer)?;
         if bias {
             buffer.upload_rows(2 * (inputs + ranks), &biases, out, 2, 2 * to.ld)?;

@@ -10,17 +10,16 @@ mod layer;
 mod linear;
 mod load;
 mod offload;
-pub mod plan;
 mod workspace;
 
 use self::layer::{Layer, Pass, Reads};
 use self::linear::Work;
 use self::offload::{Event, Offload, Pinned};
-use self::plan::{Checkpointing, Keep, Plan, Sizes};
 use self::workspace::Workspace;
 use super::config::Config;
 use super::params::Params;
 use crate::data::batch::{Batch, IGNORE};
+use crate::memory::card::{Checkpointing, Keep, Plan, Sizes};
 use crate::model::engine::Stepped;
 use crate::ops::adamw::Rule;
 use crate::ops::cuda::adamw;

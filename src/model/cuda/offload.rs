@@ -1,11 +1,11 @@
 //! Blocks' inputs on their way to the host and back, beside the work.
 //!
-//! On the card there are [`super::plan::RING`] of them. A second stream copies each to page-locked memory once it is
+//! On the card there are [`crate::memory::card::RING`] of them. A second stream copies each to page-locked memory once it is
 //! written, and back before its block's turn; events keep the two streams in order, and the host waits for neither.
 
-use super::plan::RING;
 use super::workspace::Workspace;
 use crate::Result;
+use crate::memory::card::RING;
 use crate::ops::cuda::device::{Gpu, driver};
 use cudarc::driver::{result, sys};
 use std::ffi::c_void;

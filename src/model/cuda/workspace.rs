@@ -1,8 +1,8 @@
 //! The memory of a pass, laid out once for a number of tokens: no allocation happens inside a step.
 
 use super::linear::Linear;
-use super::plan::{Keep, Plan, RING, Sizes};
 use crate::Result;
+use crate::memory::card::{Keep, Plan, RING, Sizes};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::gemm::Mat;
 

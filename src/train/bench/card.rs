@@ -1,8 +1,8 @@
 //! The same measurement on a card: weights made there at random, times by part, memory by component.
 
 use super::{Options, Recompute, operations, random_batch, shapes::shape};
+use crate::memory::card::{Checkpointing, Keep};
 use crate::memory::{Local, Telemetry};
-use crate::model::cuda::plan::{Checkpointing, Keep};
 use crate::model::cuda::{CudaLlama, Options as Use, Origin, Precision};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
 use crate::ops::adamw::Rule;
