@@ -7,11 +7,10 @@
 # PTX of a newer one is refused by driver 580.
 set -euo pipefail
 dir=$(mkdir -p "${1:?usage: cuda-toolkit.sh DIR}" && cd "$1" && pwd)
-python3 -m venv "$dir/venv"
-"$dir/venv/bin/pip" install --quiet --no-deps nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 \
-  nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
-packages=$(echo "$dir"/venv/lib/python3*/site-packages/nvidia/cu13)
-for part in bin include nvvm lib; do ln -sfn "$packages/$part" "$dir/$part"; done
+PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$dir/packages" \
+  nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85
+chmod -R u+x "$dir/packages/nvidia/cu13/bin" "$dir/packages/nvidia/cu13/nvvm/bin"
+for part in bin include nvvm lib; do ln -sfn "packages/nvidia/cu13/$part" "$dir/$part"; done
 cat > "$dir/env.sh" <<ENV
 export CUDA_HOME="$dir" CUDA_PATH="$dir" PATH="$dir/bin:\$PATH"
 ENV

@@ -228,10 +228,10 @@ fn what_is_recomputed_or_moved_to_the_host_changes_nothing() {
     // Less and less room, down to where nothing fits any more.
     let mut plans = Vec::new();
     for step in 0..80 {
-        let vram = Some(most - step * (most / 200));
-        match agree(&gpu, &c, 8, &[700, 300, 500], Options { vram, ..BF16 }) {
+        let cap = most - step * (most / 200);
+        match agree(&gpu, &c, 8, &[700, 300, 500], Options { vram: Some(cap), ..BF16 }) {
             Some((plan, peak)) => {
-                assert!(peak <= vram.unwrap(), "{peak} bytes under a cap of {vram:?}: {plan:?}");
+                assert!(peak <= cap, "{peak} bytes under a cap of {cap}: {plan:?}");
                 if !plans.contains(&plan) {
                     plans.push(plan);
                 }

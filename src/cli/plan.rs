@@ -85,7 +85,7 @@ impl<'a> Plan<'a> {
         let tuning = self.recipe.lora.as_ref().map_or("full".to_string(), |l| format!("lora r{}", l.r));
         let mut out = vec![
             format!(
-                "{}, {tuning}, batch {} of {} tokens, activations {}",
+                "{}, {tuning}, batch {} of {} tokens, activations {}; as the CPU engine holds it, in f32",
                 self.recipe.model.name_or_path,
                 t.per_device_train_batch_size,
                 thousands(self.row() as u64),

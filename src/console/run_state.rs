@@ -127,7 +127,7 @@ impl Run {
             let keep = self.steps.partition_point(|p| p.step < step);
             self.steps.truncate(keep);
         }
-        let keep = self.smoothing();
+        let keep = kept_of_mean(self.start.total_steps, self.steps.len());
         let (mean, weight) = self.steps.last().map_or((0.0, 0.0), |p| (p.mean, p.weight));
         // The debiased mean that TensorBoard draws: divide by the weight that has been given out so far.
         let (mean, weight, smooth) = if data.loss.is_finite() {
@@ -137,14 +137,6 @@ impl Run {
             (mean, weight, f64::NAN)
         };
         self.steps.push(Point { step, time, data: data.clone(), smooth, mean, weight });
-    }
-
-    /// How much of the mean each step keeps: a window of about an eightieth of the run, 5 to 50 steps; shorter at the
-    /// start, where the loss falls so fast that a long window would hang far above it.
-    fn smoothing(&self) -> f64 {
-        let settled = (80.0 / self.start.total_steps.max(1) as f64).clamp(0.02, 0.2);
-        let early = (6.0 / (self.steps.len() + 1) as f64).min(0.35);
-        1.0 - settled.max(early)
     }
 
     fn sample(&mut self, step: u64, time: f64, s: &Sample) {
@@ -279,7 +271,7 @@ impl Run {
         let known = |t: &str| self.start.passed.iter().any(|(_, title, _)| title == t);
         let title = |f: &Finding| match f.severity {
             Severity::Passed => f.title.clone(),
-            _ => format!("{}: no longer", f.title),
+            _ => format!("no longer: {}", f.title),
         };
         let since = since.filter(|f| !known(&f.title)).map(|f| (title(f), f.evidence.as_str()));
         before.chain(since).collect()
@@ -314,6 +306,14 @@ pub enum Trend {
     Level,
     Rising,
     Unknown,
+}
+
+/// How much of a smoothed mean a step keeps that comes after `before` others: a window of about an eightieth of the run,
+/// 5 to 50 steps; shorter at the start, where values fall so fast that a long window would hang far above them.
+pub fn kept_of_mean(total_steps: u64, before: usize) -> f64 {
+    let settled = (80.0 / total_steps.max(1) as f64).clamp(0.02, 0.2);
+    let early = (6.0 / (before + 1) as f64).min(0.35);
+    1.0 - settled.max(early)
 }
 
 /// Why the trainer did not do what it was told, if this change says so.

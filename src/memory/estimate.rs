@@ -34,7 +34,8 @@ const TOKENIZER: u64 = 700;
 /// What the allocator keeps beyond the intermediates that live at one time, as a share of them: blocks are given back to
 /// it at every step, and where batches differ in length those of one step do not fit the next. Measured with
 /// SmolLM2-135M, LoRA r 16, mimalloc: batches of 4 × 256, all alike, peak 1,558 MiB where 1,431 are asked for, 763 of
-/// them intermediates (16 %); rows of 20 to 256 tokens, 1,641 MiB after 31 steps, 1.7 GiB after an epoch (27 – 40 %).
+/// them intermediates (16 %); rows of 20 to 256 tokens, 1,642 MiB after 20 steps, 1,674 and
+/// 1,706 after an epoch, in two runs.
 const KEPT_ALIKE: f64 = 0.16;
 const KEPT_VARIED: f64 = 0.3;
 /// Share of the memory that a plan may fill: the rest is the allocator's and the system's.
@@ -272,7 +273,7 @@ mod tests {
             let r = with(&r, "train.per_device_train_batch_size", &batch.to_string()).unwrap();
             estimate(&r, &SMOL, Some(256), false).total() as f64 / 1_048_576.0
         };
-        for (mine, measured) in [(at(4, "packing = true"), 1_558.0), (at(4, ""), 1_641.0), (at(4, ""), 1_741.0)] {
+        for (mine, measured) in [(at(4, "packing = true"), 1_558.0), (at(4, ""), 1_674.0), (at(4, ""), 1_706.0)] {
             assert!((mine / measured - 1.0).abs() < 0.05, "{mine:.0} against {measured}");
         }
     }

@@ -53,7 +53,7 @@ pub struct OnCpu {
 pub enum Cache {
     Cpu(KvCache),
     #[cfg(feature = "cuda")]
-    Cuda(super::cuda::CudaCache),
+    Cuda(Box<super::cuda::CudaCache>),
 }
 
 impl From<Llama> for Engine {
@@ -181,7 +181,7 @@ impl Engine {
         match self {
             Engine::Cpu(c) => Ok(Cache::Cpu(c.model.new_cache(capacity)?)),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => Ok(Cache::Cuda(c.new_cache(1, capacity)?)),
+            Engine::Cuda(c) => Ok(Cache::Cuda(Box::new(c.new_cache(1, capacity)?))),
         }
     }
 
@@ -196,12 +196,12 @@ impl Engine {
         }
     }
 
-    /// What it computes on, in words, and as a recipe names it.
-    pub fn device(&self) -> (Option<String>, &'static str) {
+    /// The card that it computes on: its name and UUID; `None` on the CPU.
+    pub fn card(&self) -> Option<(String, String)> {
         match self {
-            Engine::Cpu(_) => (None, "cpu"),
+            Engine::Cpu(_) => None,
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => (Some(c.gpu().name().to_string()), "cuda"),
+            Engine::Cuda(c) => Some((c.gpu().name().to_string(), c.gpu().uuid().to_string())),
         }
     }
 

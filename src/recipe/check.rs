@@ -52,7 +52,7 @@ pub fn read(entry: &Entry, text: &str) -> Result<Value, Wrong> {
         return Ok(Value::from(text));
     }
     text.parse::<Value>().map_err(|e| Wrong {
-        what: format!("{} = {text} cannot be read: {}; allowed: {}", entry.key, e.message(), entry.ty.allowed()),
+        what: format!("{} = {text}: allowed: {}; as TOML: {}", entry.key, entry.ty.allowed(), e.message()),
         next: format!("{}: {}", entry.key, entry.help),
         span: None,
     })

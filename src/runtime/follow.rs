@@ -40,7 +40,7 @@ impl Follower {
         let dir = link.dir().to_owned();
         let thread = std::thread::Builder::new()
             .name("follow".into())
-            .spawn(move || Watch { link, inbox, live: None, watching: None, on_card: false }.run(&received))
+            .spawn(move || Watch { link, inbox, live: None, watching: None, card: None }.run(&received))
             .ok();
         Follower { dir, orders: Some(orders), thread }
     }
@@ -69,8 +69,8 @@ struct Watch {
     /// What was last said of it.
     live: Option<bool>,
     watching: Option<usize>,
-    /// Whether it trains on a card, as its start event says.
-    on_card: bool,
+    /// The card that it trains on, as its start event says; inside, its UUID where that is known.
+    card: Option<Option<String>>,
 }
 
 impl Watch {
@@ -90,7 +90,11 @@ impl Watch {
             if due {
                 let live = self.live == Some(true);
                 let telemetry = telemetry.get_or_insert_with(Telemetry::default);
-                self.say(Message::Telemetry(telemetry.read(self.link.dir(), live, self.on_card)));
+                self.say(Message::Telemetry(telemetry.read(
+                    self.link.dir(),
+                    live,
+                    self.card.as_ref().map(Option::as_deref),
+                )));
                 looked_around = Some(Instant::now());
             }
             let pause = if self.live == Some(true) { LOOK } else { LOOK_IDLE };
@@ -113,7 +117,9 @@ impl Watch {
             Ok(events) => {
                 let started =
                     events.iter().rev().find_map(|e| if let Body::Start(s) = &e.body { Some(s) } else { None });
-                self.on_card = started.map_or(self.on_card, |s| s.device.starts_with("cuda"));
+                if let Some(s) = started {
+                    self.card = s.device.starts_with("cuda").then(|| s.device_uuid.clone());
+                }
                 self.say(Message::Events { run: self.link.dir().to_owned(), events })
             }
             Err(e) => {

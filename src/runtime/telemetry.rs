@@ -21,9 +21,9 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Of the run in `dir`; `on_card`: it trains on a card. A trainer that ended, or is on another host,
-    /// leaves its own values unknown.
-    pub fn read(&mut self, dir: &Path, live: bool, on_card: bool) -> Reading {
+    /// Of the run in `dir`; `card`: it trains on one, of this UUID where that is known. A trainer that ended, or is on
+    /// another host, leaves its own values unknown; so does a card that is not to be seen here.
+    pub fn read(&mut self, dir: &Path, live: bool, card: Option<Option<&str>>) -> Reading {
         let machine = self.local.read();
         let worker = WorkerInfo::read(dir).filter(|w| live && w.process_lives());
         let mut reading = Reading {
@@ -35,8 +35,12 @@ impl Telemetry {
             cpu_percent: worker.as_ref().and_then(|w| self.processor_share(w.pid)),
             ..Reading::default()
         };
-        if let Some(card) = machine.cards.first().filter(|_| on_card) {
-            put_card(&mut reading, card);
+        if let Some(uuid) = card {
+            (reading.used, reading.total) = (None, None);
+            let same = |c: &&Card| uuid.is_none_or(|u| c.uuid.as_deref() == Some(u));
+            if let Some(card) = machine.cards.iter().find(same).filter(|_| live) {
+                put_card(&mut reading, card);
+            }
         }
         reading
     }
@@ -54,7 +58,7 @@ impl Telemetry {
 }
 
 fn put_card(reading: &mut Reading, card: &Card) {
-    reading.source = "nvml cuda:0".into();
+    reading.source = "nvml".into();
     reading.gpu_percent = card.utilization.map(f64::from);
     reading.power_watts = card.power;
     reading.temperature_celsius = card.temperature.map(f64::from);
@@ -93,15 +97,18 @@ mod tests {
         let folder = RunFolder::create(out.path(), "a").unwrap();
         let session = Session::open_quietly(folder.clone()).unwrap();
         let mut telemetry = Telemetry::default();
-        let first = telemetry.read(folder.path(), true, false);
+        let first = telemetry.read(folder.path(), true, None);
         assert!(first.used.is_some_and(|b| b > 1 << 20), "this process is the trainer: {first:?}");
         assert_eq!(first.cpu_percent, None, "a share needs two looks");
         std::thread::sleep(std::time::Duration::from_millis(30));
-        let share = telemetry.read(folder.path(), true, false).cpu_percent.unwrap();
+        let share = telemetry.read(folder.path(), true, None).cpu_percent.unwrap();
         assert!((0.0..=100.0).contains(&share), "{share}");
         drop(session);
-        let gone = telemetry.read(folder.path(), false, false);
+        let gone = telemetry.read(folder.path(), false, None);
         assert_eq!((gone.used, gone.cpu_percent), (None, None));
         assert!(gone.total.is_some());
+        // A run on a card that is not to be seen here: nothing of the process is taken for the card's.
+        let elsewhere = telemetry.read(folder.path(), true, Some(Some("GPU-none")));
+        assert_eq!((elsewhere.used, elsewhere.total), (None, None));
     }
 }

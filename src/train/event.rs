@@ -52,6 +52,9 @@ pub struct Start {
     /// `cpu` or `cuda:0`, and the device in words: `AMD EPYC, 2 threads`.
     pub device: String,
     pub device_name: String,
+    /// Of a card, as NVML and CUDA both spell it; their orders of cards may differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_uuid: Option<String>,
     pub host: String,
     pub total_steps: u64,
     pub steps_per_epoch: f64,

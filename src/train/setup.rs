@@ -90,8 +90,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if let Some(components) = speaker.model.predict(estimate.tokens as usize)? {
         estimate.components = components;
     }
-    let (card, device) = speaker.model.device();
-    let start = facts(recipe, &speaker, &data, &plan, &lora, device, card.unwrap_or_else(|| telemetry.device()));
+    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
     let fingerprint = fingerprint(&data.train);
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
@@ -190,10 +189,13 @@ fn facts(
     data: &Data,
     plan: &Plan,
     lora: &Option<LoraConfig>,
-    device: &str,
-    device_name: String,
+    processor: String,
 ) -> Start {
     let t = &recipe.train;
+    let (device, device_name, device_uuid) = match speaker.model.card() {
+        Some((name, uuid)) => ("cuda", name, Some(uuid)),
+        None => ("cpu", processor, None),
+    };
     Start {
         run_name: recipe.run_name.clone(),
         method: match recipe.method {
@@ -208,6 +210,7 @@ fn facts(
         model: speaker.name.clone(),
         device: device.into(),
         device_name,
+        device_uuid,
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
         steps_per_epoch: plan.steps_per_epoch() as f64,

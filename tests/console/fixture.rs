@@ -77,6 +77,7 @@ fn start() -> Start {
         model: "Qwen2.5-7B-Instruct".into(),
         device: "cuda:0".into(),
         device_name: "H100 80GB".into(),
+        device_uuid: Some("GPU-4f6b9c1e".into()),
         host: "node-3".into(),
         total_steps: 1218,
         steps_per_epoch: 1218.0,

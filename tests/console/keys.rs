@@ -316,6 +316,14 @@ fn b_branches_from_the_checkpoint_before_the_cursor() {
 }
 
 #[test]
+fn the_demos_hint_names_its_keys_at_every_width() {
+    for width in (80..=200).step_by(10) {
+        let m = fixture::demo_console(100, false, Theme::ansi(), width, 40);
+        assert!(see(&m).contains("press 5 then a"), "{width}: {}", see(&m));
+    }
+}
+
+#[test]
 fn a_branch_goes_by_its_folder_s_name_as_commands_do() {
     let mut m = Model::new(Theme::ansi(), 160, 48, fixture::BEGAN);
     let opened = Message::Opened {

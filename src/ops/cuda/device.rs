@@ -17,6 +17,8 @@ include!(concat!(env!("OUT_DIR"), "/images.rs"));
 
 /// The oldest cards that the kernels run on: compute capability 8.0 (Ampere).
 const OLDEST: (i32, i32) = (8, 0);
+/// The oldest driver that has all calls that are made: CUDA 12.8.
+const OLDEST_DRIVER: i32 = 12_080;
 
 /// Bytes by component, now and at their highest.
 #[derive(Debug, Default, Clone)]
@@ -123,6 +125,16 @@ pub fn cards() -> Result<i32> {
         }
     }
     result::init().map_err(driver("starting the driver"))?;
+    let mut version = 0;
+    // SAFETY: the driver writes one number.
+    unsafe { sys::cuDriverGetVersion(&raw mut version) }.result().map_err(driver("asking for the driver's version"))?;
+    if version < OLDEST_DRIVER {
+        let (major, minor) = (version / 1000, version % 1000 / 10);
+        return Err(Error::new(format!(
+            "the NVIDIA driver is for CUDA {major}.{minor}; 12.8 (driver 570) or newer is needed"
+        ))
+        .next("update the driver, or train on the CPU: model.device = \"cpu\""));
+    }
     match result::device::get_count().map_err(driver("counting cards"))? {
         0 => missing("an NVIDIA card", "train on the CPU: model.device = \"cpu\""),
         n => Ok(n),
@@ -212,9 +224,15 @@ impl Gpu {
         self.0.hopper
     }
 
-    /// Bytes that are really free on the card now.
+    /// Bytes that are really free on the card now, after all work so far.
     pub fn free_memory(&self) -> Result<u64> {
-        self.bind()?;
+        self.wait()?;
+        // What was given back is kept by the pool, and would not be seen as free.
+        // SAFETY: the pool is the device's own.
+        unsafe {
+            let pool = result::device::get_default_mem_pool(self.0.device).map_err(driver("the memory pool"))?;
+            result::mem_pool::trim_to(pool, 0).map_err(driver("the memory pool"))?;
+        }
         let (free, _) = result::mem_get_info().map_err(driver("reading free memory"))?;
         Ok(free as u64)
     }

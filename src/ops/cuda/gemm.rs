@@ -9,6 +9,7 @@ use cudarc::cublaslt::{result, sys};
 use cudarc::driver::result::event;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 
 /// What cuBLAS asks for on Hopper.
@@ -134,20 +135,17 @@ impl Gemm {
             out: p.out,
         };
         let mut plans = self.plans.borrow_mut();
-        if !plans.contains_key(&key) {
-            // Running a product again must give the same: not where it adds to its own result.
-            let timed = m * n * k >= LARGE && p.c != Some(p.d);
-            // SAFETY: the caller's promise.
-            let plan = unsafe { self.plan(&key, p, timed) }?;
-            plans.insert(key, plan);
-        }
-        match plans.get(&key) {
-            // SAFETY: the caller's promise.
-            Some(plan) => {
-                self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) })
+        let plan = match plans.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                // Running a product again must give the same: not where it adds to its own result.
+                let timed = m * n * k >= LARGE && p.c != Some(p.d);
+                // SAFETY: the caller's promise.
+                place.insert(unsafe { self.plan(&key, p, timed) }?)
             }
-            None => Err(Error::new("cuBLAS: a plan was lost")),
-        }
+        };
+        // SAFETY: the caller's promise.
+        self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) })
     }
 
     unsafe fn go(&self, plan: &Plan, algo: &sys::cublasLtMatmulAlgo_t, p: &Product) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::console::view::pen::Pen;
 use crate::run::event::{RunState, Severity};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use unicode_width::UnicodeWidthStr;
 
 pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
     if !page.run.start.demo {
@@ -17,8 +18,12 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer)
     let t = &m.theme;
     let mut pen = Pen::at(buf, area, row);
     pen.gap(1);
+    // The long form where all of it fits: its end says which key to press.
+    let long = words(m, page, false);
+    let room = usize::from(pen.room());
+    let text = if long.replace('`', "").width() <= room { long } else { words(m, page, true) };
     // Keys stand between backquotes: they are not dim.
-    for (i, part) in words(m, page, area.width < 100).split('`').enumerate() {
+    for (i, part) in text.split('`').enumerate() {
         pen.put(part, if i % 2 == 1 { t.strong() } else { t.dim });
     }
 }
@@ -86,7 +91,6 @@ fn words(m: &Model, page: &RunPage, short: bool) -> String {
 mod tests {
     use super::*;
     use crate::console::theme::Theme;
-    use unicode_width::UnicodeWidthStr;
 
     #[test]
     fn short_hints_fit_eighty_columns() {

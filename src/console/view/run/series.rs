@@ -3,7 +3,7 @@
 use crate::console::chart::grown;
 use crate::console::format;
 use crate::console::run_page::{Metric, RunPage, XAxis};
-use crate::console::run_state::{Point, median};
+use crate::console::run_state::{Point, kept_of_mean, median};
 
 /// One point of a chart.
 #[derive(Debug, Clone, Copy)]
@@ -83,10 +83,11 @@ fn every(page: &RunPage, metric: Metric, axis: XAxis, stride: usize) -> Series {
     let run = &page.run;
     let total = run.start.total_steps;
     let mut s = Series { dots: metric != Metric::LearningRate, ..Series::default() };
-    let keep: f64 = 1.0 - (80.0 / total.max(1) as f64).clamp(0.02, 0.2);
-    let (mut mean, mut weight) = (0.0, 0.0);
+    let (mut mean, mut weight, mut before) = (0.0, 0.0, 0);
     let mut smoothed = |raw: f64| {
         if raw.is_finite() {
+            let keep = kept_of_mean(total, before);
+            before += stride;
             (mean, weight) = (keep * mean + (1.0 - keep) * raw, keep * weight + 1.0 - keep);
             mean / weight
         } else {
