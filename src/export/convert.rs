@@ -6,6 +6,7 @@ use super::metadata::{self, About};
 use super::mixture::{self, Facts, Mixture, Shape};
 use super::quant::{Kind, quantize};
 use super::weights::{Matrix, Weights, straightened};
+use crate::model::config::RopeScaling;
 use crate::model::gguf::gguf_name;
 use crate::model::loading::Opened;
 use crate::{Error, Result};
@@ -38,7 +39,7 @@ impl<'a> Plan<'a> {
             named.push((gguf_name(&name), Source::Weight(weights.matrix(&name)?)));
         }
         if let Some(scaling) = &c.rope_scaling {
-            let divisors = scaling.divisors(c.head_dim, c.rope_theta).iter().map(|d| *d as f32).collect();
+            let divisors = rope_divisors(scaling, c.head_dim, c.rope_theta as f32);
             named.push(("rope_freqs.weight".to_string(), Source::Values(divisors)));
         }
         named.sort_by(|a, b| mixture::order(&a.0).cmp(&mixture::order(&b.0)));
@@ -140,5 +141,44 @@ impl Source<'_> {
             (Source::Weight(m), Opened::Gguf(_)) => m.kind().unwrap_or(Kind::F32),
             _ => Kind::F32,
         }
+    }
+}
+
+/// [`RopeScaling::divisors`] as the converter computes them, in f32 (`generate_extra_tensors` of its LlamaModel).
+fn rope_divisors(s: &RopeScaling, head_dim: usize, theta: f32) -> Vec<f32> {
+    let (factor, low, high) = (s.factor as f32, s.low_freq_factor as f32, s.high_freq_factor as f32);
+    let original = s.original_max_position_embeddings as f32;
+    let one = |i: usize| {
+        let frequency = 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
+        let wavelength = (2.0 * std::f64::consts::PI) as f32 / frequency;
+        if wavelength < original / high {
+            1.0
+        } else if wavelength > original / low {
+            factor
+        } else {
+            let smooth = (original / wavelength - low) / (high - low);
+            1.0 / ((1.0 - smooth) / factor + smooth)
+        }
+    };
+    (0..head_dim / 2).map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn llama_3_s_divisors_are_the_converter_s_to_the_bit() {
+        let s = RopeScaling {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let found = rope_divisors(&s, 64, 500_000.0);
+        // convert_hf_to_gguf.py's for Llama 3.2 (torch 2.13), numbers 13 to 20.
+        let expected: [f32; 8] = [1.0, 1.0, 1.6513293, 3.2922628, 9.666731, 32.0, 32.0, 32.0];
+        assert_eq!(found[13..21], expected);
+        assert_eq!((found[0], found[31]), (1.0, 32.0));
     }
 }

@@ -15,31 +15,44 @@ fn truncate(v: f32) -> i8 {
     if i == i32::MAX { 0 } else { i as i8 }
 }
 
+/// Least and greatest value, eight side by side: neither depends on the order, but for the sign of a zero.
+#[inline(always)]
+fn range(x: &[f32; BLOCK]) -> (f32, f32) {
+    const LANES: usize = 8;
+    let (mut least, mut greatest) = ([f32::MAX; LANES], [f32::MIN; LANES]);
+    for x in x.as_chunks::<LANES>().0 {
+        for l in 0..LANES {
+            least[l] = if x[l] < least[l] { x[l] } else { least[l] };
+            greatest[l] = if x[l] > greatest[l] { x[l] } else { greatest[l] };
+        }
+    }
+    let (mut low, mut high) = (least[0], greatest[0]);
+    for l in 1..LANES {
+        low = if least[l] < low { least[l] } else { low };
+        high = if greatest[l] > high { greatest[l] } else { high };
+    }
+    (low, high)
+}
+
 /// The value of largest magnitude; the first of equals.
 #[inline(always)]
 fn extreme(x: &[f32; BLOCK]) -> f32 {
-    let mut largest = 0f32;
-    for v in x {
-        largest = if v.abs() > largest { v.abs() } else { largest };
+    let (low, high) = range(x);
+    if high > -low {
+        high
+    } else if high < -low {
+        low
+    } else {
+        x.iter().copied().find(|v| v.abs() == high && high != 0.0).unwrap_or(0.0)
     }
-    if largest == 0.0 {
-        return 0.0;
-    }
-    x.iter().copied().find(|v| v.abs() == largest).unwrap_or(0.0)
 }
 
 /// Least and greatest value; of zeros with different signs, the first.
 #[inline(always)]
 fn bounds(x: &[f32; BLOCK]) -> (f32, f32) {
-    let (mut least, mut greatest) = (x[0], x[0]);
-    for &v in x {
-        least = if v < least { v } else { least };
-        greatest = if v > greatest { v } else { greatest };
-    }
-    if least == 0.0 {
-        least = x.iter().copied().find(|v| *v == 0.0).unwrap_or(0.0);
-    }
-    (least, greatest)
+    let (low, high) = range(x);
+    let low = if low == 0.0 { x.iter().copied().find(|v| *v == 0.0).unwrap_or(0.0) } else { low };
+    (low, high)
 }
 
 #[inline(always)]
@@ -136,11 +149,7 @@ vectorized! {
 vectorized! {
     pub(super) fn q8_0(x: &[f32], out: &mut [u8]) {
         for (x, out) in x.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<34>().0) {
-            let mut largest = 0f32;
-            for v in x {
-                largest = if v.abs() > largest { v.abs() } else { largest };
-            }
-            let d = largest / 127.0;
+            let d = extreme(x).abs() / 127.0;
             let id = inverse(d);
             out[..2].copy_from_slice(&half_bytes(d));
             for (o, v) in out[2..].iter_mut().zip(x) {
