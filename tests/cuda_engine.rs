@@ -5,8 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use finetop::Kind;
 use finetop::data::batch::{Batch, Example};
-use finetop::model::config::{Config, Weights};
 use finetop::memory::card::{Checkpointing, Keep, Plan};
+use finetop::model::config::{Config, Weights};
 use finetop::model::cuda::{CudaLlama, Options, Origin, Precision};
 use finetop::model::llama::{self, Llama, Pass};
 use finetop::model::lora::{LoraConfig, MODULES, Tuning};

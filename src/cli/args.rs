@@ -248,7 +248,7 @@ pub struct BenchArgs {
     #[arg(long)]
     pub load_in_4bit: bool,
     /// Use no more of a card than this, as in 24GiB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
+    #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
     pub vram: Option<u64>,
     /// Generate instead: draw so many tokens for each of the sequences (on a card)
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
@@ -325,26 +325,6 @@ pub struct SnapshotArgs {
 pub struct CompletionsArgs {
     #[arg(value_name = "SHELL")]
     pub shell: Shell,
-}
-
-/// Bytes: a number with B, KiB, MiB, GiB or TiB (or KB … in thousands).
-fn size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| format!("\"{text}\" does not begin with a number"))?;
-    let unit = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        "k" | "kib" => 1024.0,
-        "m" | "mib" => 1_048_576.0,
-        "g" | "gib" => 1_073_741_824.0,
-        "t" | "tib" => 1_099_511_627_776.0,
-        other => return Err(format!("\"{other}\" is no unit: write 24GiB or 24GB")),
-    };
-    Ok((number * unit) as u64)
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

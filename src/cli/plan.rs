@@ -4,6 +4,7 @@ use super::args::PlanArgs;
 use super::output;
 use crate::Result;
 use crate::data::of_recipe;
+use crate::memory::card::{self, Card, Keep};
 use crate::memory::{self, Estimate, Local, Shape, Telemetry as _};
 use crate::model::loading::Opened;
 use crate::model::source;
@@ -19,11 +20,14 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         Ok(rows) => (rows.prepared.train.iter().chain(&rows.prepared.eval).map(|e| e.ids.len()).max(), None),
         Err(e) => (None, Some(format!("the rows cannot be read, so each is taken at the full length: {e}"))),
     };
-    let room = match args.vram {
-        Some(bytes) => Some(bytes),
-        None => free_here(),
+    let (shape, recipe) = (opened.config().shape(), &loaded.recipe);
+    // A card trains adapters; `--vram` speaks of one, whether it is here or not.
+    let card_wanted = recipe.lora.is_some() && recipe.model.device != "cpu";
+    let vram = args.vram.or_else(free_on_a_card).filter(|_| card_wanted);
+    let plan = match vram {
+        Some(vram) => Plan::on_a_card(recipe, &shape, longest, vram)?,
+        None => Plan::of(recipe, &shape, longest, args.vram.or_else(free_here)),
     };
-    let plan = Plan::of(&loaded.recipe, &opened.config().shape(), longest, room);
     if let Some(note) = note {
         output::progress(&format!("note: {note}"));
     }
@@ -34,6 +38,12 @@ pub fn run(args: &PlanArgs) -> Result<()> {
 fn free_here() -> Option<u64> {
     let now = Local::new().read();
     now.available.map(|free| free + now.used.unwrap_or(0))
+}
+
+/// What is free on the first card that may be used.
+fn free_on_a_card() -> Option<u64> {
+    let card = Local::new().read().cards.into_iter().next()?;
+    card.memory_total?.checked_sub(card.memory_used?)
 }
 
 /// `24GiB`, `24GB`, `24g` or `24`: all are GiB, as cards are sold by; `512MiB` and `512m` are MiB.
@@ -56,6 +66,8 @@ struct Plan<'a> {
     estimate: Estimate,
     longest: Option<usize>,
     room: Option<u64>,
+    /// How a card would go about it, where it is one.
+    card: Option<card::Plan>,
     /// The largest value that fits, and whether activations are then computed again.
     batch: Option<(usize, bool)>,
     sequence: Option<(usize, bool)>,
@@ -69,9 +81,39 @@ impl<'a> Plan<'a> {
             estimate: memory::estimate(recipe, shape, longest, again),
             longest,
             room,
+            card: None,
             batch: room.and_then(|room| memory::largest_batch(recipe, shape, longest, room)),
             sequence: room.and_then(|room| memory::largest_sequence(recipe, shape, room)),
         }
+    }
+
+    fn on_a_card(recipe: &'a Recipe, shape: &Shape, longest: Option<usize>, vram: u64) -> Result<Self> {
+        let on = Card { shape, recipe, longest };
+        let (plan, estimate) = on.plan(vram)?;
+        Ok(Plan {
+            recipe,
+            estimate,
+            longest,
+            room: Some(vram),
+            card: Some(plan),
+            batch: card::largest_batch(on, vram),
+            sequence: card::largest_sequence(on, vram),
+        })
+    }
+
+    /// What a card's blocks keep, in words.
+    fn keeps(&self) -> Option<String> {
+        let plan = self.card.as_ref()?;
+        let count = |keep| plan.keep.iter().filter(|k| **k == keep).count();
+        let parts = [
+            (Keep::Everything, "everything"),
+            (Keep::Attention, "all but the MLP's inside"),
+            (Keep::Input, "their input"),
+        ];
+        let kept: Vec<String> =
+            parts.iter().filter(|p| count(p.0) > 0).map(|p| format!("{} {}", count(p.0), p.1)).collect();
+        let place = if plan.offload { "; inputs wait on the host" } else { "" };
+        Some(format!("blocks keep {}{place}", kept.join(", ")))
     }
 
     fn row(&self) -> usize {
@@ -85,11 +127,16 @@ impl<'a> Plan<'a> {
         let tuning = self.recipe.lora.as_ref().map_or("full".to_string(), |l| format!("lora r{}", l.r));
         let mut out = vec![
             format!(
-                "{}, {tuning}, batch {} of {} tokens, activations {}; as the CPU engine holds it, in f32",
+                "{}, {tuning}, batch {} of {} tokens; {}",
                 self.recipe.model.name_or_path,
                 t.per_device_train_batch_size,
                 thousands(self.row() as u64),
-                kept(self.estimate.recomputes)
+                match (self.keeps(), self.recipe.model.load_in_4bit) {
+                    (Some(keeps), four) =>
+                        format!("on a card, frozen weights in {} bits; {keeps}", if four { 4 } else { 16 }),
+                    (None, _) =>
+                        format!("as the CPU engine holds it, in f32; activations {}", kept(self.estimate.recomputes)),
+                }
             ),
             String::new(),
             format!("{:<24}{:>10}", "MiB", "estimate"),
@@ -103,7 +150,8 @@ impl<'a> Plan<'a> {
             return out.join("\n");
         };
         let place = if asked { "as asked" } else { "free here" };
-        out.push(format!("{:<24}{:>10}   {place}; a tenth of it stays free", "room", mib(room)));
+        let spare = if self.card.is_some() { "3 % of it stay free" } else { "a tenth of it stays free" };
+        out.push(format!("{:<24}{:>10}   {place}; {spare}", "room", mib(room)));
         let largest = |found: Option<(usize, bool)>, beside: String| match found {
             Some((n, again)) => format!("{:>10}   {beside}, activations {}", thousands(n as u64), kept(again)),
             None => format!("{:>10}   not even 1 fits {beside}", "–"),
@@ -131,7 +179,9 @@ impl<'a> Plan<'a> {
             "components": parts.collect::<Vec<_>>(),
             "total": self.estimate.total(),
             "room": self.room,
-            "fits": self.room.map(|room| memory::fits(&self.estimate, room)),
+            "device": if self.card.is_some() { "cuda" } else { "cpu" },
+            "blocks": self.keeps(),
+            "fits": self.room.map(|room| self.card.is_some() || memory::fits(&self.estimate, room)),
             "largest_batch": largest(self.batch),
             "largest_sequence": largest(self.sequence),
         })
@@ -176,5 +226,18 @@ mod tests {
             none.text(true)
         );
         assert!(Plan::of(&recipe, &shape, None, None).text(false).contains("--vram"));
+    }
+
+    #[test]
+    fn a_card_s_plan_fits_into_it_and_a_larger_card_holds_larger_batches() {
+        let recipe = recipe::load("demo", &[]).unwrap().recipe;
+        let opened = Opened::open(&source::resolve("demo").unwrap()).unwrap();
+        let shape = opened.config().shape();
+        let of = |gib: u64| Plan::on_a_card(&recipe, &shape, Some(60), gib << 30).unwrap();
+        let (small, large) = (of(1), of(8));
+        assert!(small.estimate.total() <= 1 << 30 && small.batch.unwrap().0 <= large.batch.unwrap().0);
+        let text = large.text(true);
+        assert!(text.contains("on a card") && text.contains("blocks keep ") && text.contains("CUDA context"), "{text}");
+        assert!(Plan::on_a_card(&recipe, &shape, Some(60), 100 << 20).is_err());
     }
 }

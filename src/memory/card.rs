@@ -363,6 +363,26 @@ impl Card<'_> {
     }
 }
 
+/// The largest `per_device_train_batch_size` that a card of `vram` bytes trains, and whether anything is then computed
+/// again; none where not even one sequence fits.
+pub fn largest_batch(card: Card, vram: u64) -> Option<(usize, bool)> {
+    super::estimate::largest_that_fits(4_096, |batch| {
+        let mut recipe = card.recipe.clone();
+        recipe.train.per_device_train_batch_size = batch;
+        recipe.train.per_device_eval_batch_size = recipe.train.per_device_eval_batch_size.min(batch);
+        Card { recipe: &recipe, ..card }.plan(vram).ok().map(|(_, e)| e.recomputes)
+    })
+}
+
+/// The largest `model.max_seq_length` at the recipe's batch size, for rows as long.
+pub fn largest_sequence(card: Card, vram: u64) -> Option<(usize, bool)> {
+    super::estimate::largest_that_fits(1 << 20, |length| {
+        let mut recipe = card.recipe.clone();
+        recipe.model.max_seq_length = length;
+        Card { recipe: &recipe, longest: None, ..card }.plan(vram).ok().map(|(_, e)| e.recomputes)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -426,9 +446,8 @@ mod tests {
             );
             let recipe = crate::recipe::parse(&text, "m.toml", &[]).unwrap().recipe;
             let (plan, estimate) = Card { shape: &shape, recipe: &recipe, longest: None }.plan(vram << 30).unwrap();
-            let gib = |name: &str| {
-                estimate.components.iter().find(|c| c.0 == name).map(|c| c.1 as f64 / (1u64 << 30) as f64)
-            };
+            let gib =
+                |name: &str| estimate.components.iter().find(|c| c.0 == name).map(|c| c.1 as f64 / (1u64 << 30) as f64);
             assert!((gib("weights").unwrap() - weights).abs() < 0.01, "{:?}", estimate.components);
             assert!((gib("adapters, grads, adam").unwrap() - 0.60).abs() < 0.01);
             assert_eq!(gib("weights in 16 bits").map(|g| (g * 100.0).round() / 100.0), room);

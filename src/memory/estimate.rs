@@ -209,14 +209,19 @@ fn largest(
         let again = recomputes(&r, shape, longest, Some(available));
         fits(&estimate(&r, shape, longest, again), available).then_some(again)
     };
-    at(1)?;
+    largest_that_fits(most, at)
+}
+
+/// The largest of `1..=most` for which `fits` says something, and what it says; none where 1 does not.
+pub(super) fn largest_that_fits(most: usize, fits: impl Fn(usize) -> Option<bool>) -> Option<(usize, bool)> {
+    fits(1)?;
     // Memory grows with the value, so what fits can be halved towards.
     let (mut low, mut high) = (1, most + 1);
     while high - low > 1 {
         let middle = low + (high - low) / 2;
-        if at(middle).is_some() { low = middle } else { high = middle }
+        if fits(middle).is_some() { low = middle } else { high = middle }
     }
-    at(low).map(|again| (low, again))
+    fits(low).map(|again| (low, again))
 }
 
 #[cfg(test)]
