@@ -25,7 +25,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
     let card_wanted = recipe.lora.is_some() && recipe.model.device != "cpu";
     let vram = args.vram.or_else(free_on_a_card).filter(|_| card_wanted);
     let plan = match vram {
-        Some(vram) => Plan::on_a_card(recipe, &shape, longest, vram)?,
+        Some(vram) => Plan::on_a_card(recipe, &shape, longest, vram),
         None => Plan::of(recipe, &shape, longest, args.vram.or_else(free_here)),
     };
     if let Some(note) = note {
@@ -87,10 +87,11 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn on_a_card(recipe: &'a Recipe, shape: &Shape, longest: Option<usize>, vram: u64) -> Result<Self> {
+    fn on_a_card(recipe: &'a Recipe, shape: &Shape, longest: Option<usize>, vram: u64) -> Self {
         let on = Card { shape, recipe, longest };
-        let (plan, estimate) = on.plan(vram)?;
-        Ok(Plan {
+        // Where nothing fits, what takes least shows how far off it is.
+        let (plan, estimate) = on.plan(vram).unwrap_or_else(|_| on.smallest());
+        Plan {
             recipe,
             estimate,
             longest,
@@ -98,7 +99,7 @@ impl<'a> Plan<'a> {
             card: Some(plan),
             batch: card::largest_batch(on, vram),
             sequence: card::largest_sequence(on, vram),
-        })
+        }
     }
 
     /// What a card's blocks keep, in words.
@@ -181,7 +182,10 @@ impl<'a> Plan<'a> {
             "room": self.room,
             "device": if self.card.is_some() { "cuda" } else { "cpu" },
             "blocks": self.keeps(),
-            "fits": self.room.map(|room| self.card.is_some() || memory::fits(&self.estimate, room)),
+            "fits": self.room.map(|room| match self.card {
+                Some(_) => self.estimate.total() <= room,
+                None => memory::fits(&self.estimate, room),
+            }),
             "largest_batch": largest(self.batch),
             "largest_sequence": largest(self.sequence),
         })
@@ -233,11 +237,14 @@ mod tests {
         let recipe = recipe::load("demo", &[]).unwrap().recipe;
         let opened = Opened::open(&source::resolve("demo").unwrap()).unwrap();
         let shape = opened.config().shape();
-        let of = |gib: u64| Plan::on_a_card(&recipe, &shape, Some(60), gib << 30).unwrap();
+        let of = |gib: u64| Plan::on_a_card(&recipe, &shape, Some(60), gib << 30);
         let (small, large) = (of(1), of(8));
         assert!(small.estimate.total() <= 1 << 30 && small.batch.unwrap().0 <= large.batch.unwrap().0);
         let text = large.text(true);
         assert!(text.contains("on a card") && text.contains("blocks keep ") && text.contains("CUDA context"), "{text}");
-        assert!(Plan::on_a_card(&recipe, &shape, Some(60), 100 << 20).is_err());
+        let none = Plan::on_a_card(&recipe, &shape, Some(60), 100 << 20);
+        assert!(
+            none.batch.is_none() && none.text(true).contains("not even 1 fits") && none.json()["fits"] == json!(false)
+        );
     }
 }

@@ -65,6 +65,7 @@ const BUFFER: usize = 10 * 256;
 /// Bytes of a token's ids, labels and shares of attention's lists, at most.
 const BATCH: usize = 64;
 const TILES: [usize; 5] = [8192, 4096, 2048, 1024, 512];
+const LOGITS: [usize; 5] = [4096, 2048, 1024, 512, 256];
 
 impl Sizes {
     /// Row strides of the buffers.
@@ -174,7 +175,7 @@ impl Plan {
         let mut least = usize::MAX;
         for offload in [false, true] {
             for tile in TILES {
-                for logits in [4096usize, 2048, 1024, 512, 256] {
+                for logits in LOGITS {
                     let mut plan = Plan {
                         tokens,
                         tile: tile.min(tokens.next_multiple_of(8)),
@@ -220,7 +221,10 @@ impl Plan {
         match best {
             Some((_, plan)) => Ok(plan),
             None => {
-                let gib = |b: f64| b / (1u64 << 30) as f64;
+                let size = |b: f64| match b / (1u64 << 30) as f64 {
+                    gib if gib < 1.0 => format!("{:.0} MiB", gib * 1024.0),
+                    gib => format!("{gib:.1} GiB"),
+                };
                 let next = match checkpointing {
                     Checkpointing::Off => "set train.gradient_checkpointing = \"auto\"",
                     _ => {
@@ -228,9 +232,9 @@ impl Plan {
                     }
                 };
                 Err(Error::new(format!(
-                    "{tokens} tokens at a time need {:.1} GiB beside the weights; {:.1} GiB are free",
-                    gib(least as f64),
-                    gib(room as f64)
+                    "{tokens} tokens at a time need {} beside the weights; {} are free",
+                    size(least as f64),
+                    size(room as f64)
                 ))
                 .kind(Kind::OutOfMemory)
                 .next(next))
@@ -346,8 +350,8 @@ impl Card<'_> {
     /// # Errors
     /// Where not even the smallest fits.
     pub fn plan(&self, vram: u64) -> Result<(Plan, Estimate)> {
-        let (sizes, mut components) = (self.sizes(), self.fixed());
-        let fixed: u64 = components.iter().map(|c| c.1).sum();
+        let sizes = self.sizes();
+        let fixed: u64 = self.fixed().iter().map(|c| c.1).sum();
         let room = ((vram as f64 * FILL) as u64).saturating_sub(fixed);
         let checkpointing = match self.recipe.train.gradient_checkpointing.as_str() {
             "full" => Checkpointing::Full,
@@ -355,11 +359,31 @@ impl Card<'_> {
             _ => Checkpointing::Auto,
         };
         let plan = Plan::choose(&sizes, self.tokens(), 1, checkpointing, room)?;
+        let estimate = self.estimate(&plan);
+        Ok((plan, estimate))
+    }
+
+    /// The plan that takes least, whether it fits or not.
+    pub fn smallest(&self) -> (Plan, Estimate) {
+        let tokens = self.tokens();
+        let plan = Plan {
+            tokens,
+            tile: TILES[TILES.len() - 1].min(tokens),
+            logits: LOGITS[LOGITS.len() - 1].min(tokens),
+            keep: vec![Keep::Input; self.shape.num_hidden_layers],
+            offload: true,
+            splits: 1,
+        };
+        let estimate = self.estimate(&plan);
+        (plan, estimate)
+    }
+
+    fn estimate(&self, plan: &Plan) -> Estimate {
+        let (sizes, mut components) = (self.sizes(), self.fixed());
         components.push(("activations", plan.activations(&sizes) as u64));
         components.push(("workspace", plan.workspace(&sizes) as u64));
         let recomputes = plan.keep.iter().any(|k| *k != Keep::Everything);
-        let tokens = plan.tokens as u64;
-        Ok((plan, Estimate { components, tokens, recomputes }))
+        Estimate { components, tokens: plan.tokens as u64, recomputes }
     }
 }
 
