@@ -36,7 +36,7 @@ impl Telemetry {
             ..Reading::default()
         };
         if let Some(uuid) = card {
-            (reading.used, reading.total) = (None, None);
+            (reading.used, reading.total, reading.source) = (None, None, "as the run said".into());
             let same = |c: &&Card| uuid.is_none_or(|u| c.uuid.as_deref() == Some(u));
             if let Some(card) = machine.cards.iter().find(same).filter(|_| live) {
                 put_card(&mut reading, card);

@@ -551,6 +551,10 @@ fn names(module: sys::CUmodule) -> Result<Vec<String>> {
     // SAFETY: the driver fills `count`, then as many handles, then hands out names that live as long as the module.
     unsafe {
         sys::cuModuleGetFunctionCount(&raw mut count, module).result().map_err(driver("loading kernels"))?;
+        // An image of Hopper's kernels has none for another card.
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         let mut functions = vec![std::ptr::null_mut(); count as usize];
         sys::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, module)
             .result()

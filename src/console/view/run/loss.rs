@@ -281,7 +281,11 @@ fn legend(m: &Model, page: &RunPage, area: Rect, left: u16, row: u16, buf: &mut 
     }
     if let Some(f) = page.run.open().into_iter().find(|f| f.severity > Severity::Note) {
         let (sign, style) = super::severity(f.severity, t);
-        let words = format!("{} {}", format::thousands(f.since), f.title);
+        // "0 rows are cut" would say the opposite.
+        let words = match f.since {
+            0 => f.title.clone(),
+            step => format!("{} {}", format::thousands(step), f.title),
+        };
         if usize::from(pen.room()) > words.width() + 2 {
             pen.put(sign, style).gap(1).put(words, t.dim);
         }
