@@ -27,8 +27,8 @@ const F32: u64 = 4;
 const LOGITS: u64 = 12 << 20;
 /// Queries whose scores exist at a time in the engine's attention, per thread, forward and backward.
 const QUERIES: u64 = 64;
-/// The program, its libraries, threads and what they set aside (the demo: peaks of 92 to 122 MiB, 8 of them the model); and the tokenizer's tables, by entry of the vocabulary (measured with
-/// SmolLM2's: 49,152 entries).
+/// The program, its libraries, threads and what they set aside (the demo: peaks of 92 to 122 MiB, 8 of them the model);
+/// and the tokenizer's tables, by entry of the vocabulary (measured with SmolLM2's: 49,152 entries).
 const PROGRAM: u64 = 72 << 20;
 const TOKENIZER: u64 = 700;
 /// What the allocator keeps beyond the intermediates that live at one time, as a share of them: blocks are given back to

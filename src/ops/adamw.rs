@@ -40,13 +40,13 @@ pub struct AdamW {
 #[derive(Clone, Copy)]
 pub(super) struct Factors {
     grad: f32,
-    keep: f32,
-    new1: f32,
-    beta2: f32,
-    new2: f32,
-    rate: f32,
-    root: f32,
-    eps: f32,
+    pub keep: f32,
+    pub new1: f32,
+    pub beta2: f32,
+    pub new2: f32,
+    pub rate: f32,
+    pub root: f32,
+    pub eps: f32,
 }
 
 impl Factors {

@@ -2,7 +2,7 @@
 
 use super::device::{Buffer, Gpu, driver};
 use super::elementwise::launch;
-use crate::ops::adamw::Rule;
+use crate::ops::adamw::{Factors, Rule};
 use crate::{Error, Result};
 use std::ops::Range;
 
@@ -110,7 +110,8 @@ pub fn step(
     (square, loss): (u64, u64),
 ) -> Result<()> {
     state.t += 1;
-    let t = state.t as f64;
+    // Clipping is the card's: it knows the norm.
+    let f = Factors::new(rule.lr, (rule.beta1, rule.beta2), rule.eps, rule.weight_decay, state.t as f64, 1.0);
     let s = Step {
         values,
         grads,
@@ -121,13 +122,13 @@ pub fn step(
         norm_sq: square,
         loss,
         max_norm: rule.max_grad_norm,
-        keep: (1.0 - rule.lr * rule.weight_decay) as f32,
-        new1: (1.0 - rule.beta1) as f32,
-        beta2: rule.beta2 as f32,
-        new2: (1.0 - rule.beta2) as f32,
-        rate: (rule.lr / (1.0 - rule.beta1.powf(t))) as f32,
-        root: (1.0 - rule.beta2.powf(t)).sqrt() as f32,
-        eps: rule.eps as f32,
+        keep: f.keep,
+        new1: f.new1,
+        beta2: f.beta2,
+        new2: f.new2,
+        rate: f.rate,
+        root: f.root,
+        eps: f.eps,
         ranges: state.ranges as u32,
         flags: ZERO_GRADS | LOSS_F64,
         reserved: 0,

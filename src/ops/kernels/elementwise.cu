@@ -349,21 +349,6 @@ extern "C" __global__ void fill_uniform(bf16 *x, long ld, long rows, int cols, f
   }
 }
 
-// x = dropout(x) as ops/dropout.rs draws it, from `from` to `to`, rows of n numbers: word i % 4 of block i / 4.
-extern "C" __global__ void dropout(const bf16 *from, long from_ld, bf16 *to, long to_ld, int rows, int n, uint32_t cut,
-                                   float scale, uint64_t seed, uint32_t w0, uint32_t w1, uint32_t w2, long first) {
-  const long n4 = (long)rows * n / 4;
-  for (long b = blockIdx.x * (long)blockDim.x + threadIdx.x; b < n4; b += (long)gridDim.x * blockDim.x) {
-    const uint4 w = philox(make_uint4((uint32_t)(b + first / 4), w0, w1, w2), make_uint2((uint32_t)seed, (uint32_t)(seed >> 32)));
-    const uint32_t u[4] = {w.x, w.y, w.z, w.w};
-    const long row = b * 4 / n, col = b * 4 % n;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-      to[row * to_ld + col + j] =
-          u[j] < cut ? __float2bfloat16(0.f) : __float2bfloat16(__bfloat162float(from[row * from_ld + col + j]) * scale);
-  }
-}
-
 // The next token of each sequence: the largest of logit / temperature + Gumbel noise (temperature 0: the largest
 // logit): grid sequences, 1024 threads. Position `steps[b]` of stream b keeps draws apart.
 extern "C" __global__ void pick(const bf16 *logits, long ld, int v, float inverse_temperature, uint64_t seed,
