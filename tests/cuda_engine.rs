@@ -13,6 +13,7 @@ use finetop::model::lora::{LoraConfig, MODULES, Tuning};
 use finetop::ops::adamw::{AdamW, Rule};
 use finetop::ops::cuda::device::Gpu;
 use finetop::ops::nf4::Nf4;
+use finetop::ops::optimizer::{Optim, Optimizer};
 use finetop::ops::random::Stream;
 use finetop::train::bench::random_weights;
 
@@ -193,7 +194,8 @@ fn through_nf4(w: &mut Weights) {
     }
 }
 
-const BF16: Options = Options { precision: Precision::Bf16, checkpointing: Checkpointing::Auto, vram: None };
+const BF16: Options =
+    Options { precision: Precision::Bf16, checkpointing: Checkpointing::Auto, vram: None, optim: Optim::Torch };
 
 #[test]
 fn loss_and_gradients_are_the_cpu_engines() {
@@ -215,6 +217,33 @@ fn four_bit_weights_are_those_of_the_cpu() {
     let Some(gpu) = card() else { return };
     let c = config(4, 2, 64, 256, 1000, true);
     agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], Options { precision: Precision::Nf4, ..BF16 }).unwrap();
+}
+
+#[test]
+fn eight_bit_moments_step_to_the_bits_of_the_cpus() {
+    let Some(gpu) = card() else { return };
+    let c = config(4, 2, 64, 256, 1000, true);
+    let how = Options { optim: Optim::EightBit, ..BF16 };
+    let mut card = CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &lora(8), 3, how).unwrap();
+    let cpu = Llama::new(weights(&c), &lora(8), 3).unwrap();
+    let params = cpu.params();
+    let mut optimizer = Optimizer::new(Optim::EightBit, params.len(), &Device::Cpu).unwrap();
+    let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0 };
+    card.zero_grad().unwrap();
+    for step in 1..4 {
+        card.forward_backward(&batch(c.vocab_size, &[200, 50 + step]), 1e-3).unwrap();
+        let grads = card.grads().unwrap();
+        let stepped = card.step(&rule).unwrap();
+        assert!(stepped.taken && stepped.grad_norm > 0.0);
+        let g = Tensor::from_vec(grads, params.len(), &Device::Cpu).unwrap();
+        optimizer.step(&rule, params.value_tensor(), &g, params.decayed(), 1.0).unwrap();
+    }
+    card.fetch().unwrap();
+    assert_eq!(card.params().values().unwrap(), params.values().unwrap());
+    let (held, t) = card.moments().unwrap();
+    assert_eq!((held.clone(), t), optimizer.moments().unwrap());
+    card.set_moments(&held, t).unwrap();
+    assert_eq!(card.moments().unwrap().0, held);
 }
 
 #[test]

@@ -250,6 +250,9 @@ pub struct BenchArgs {
     /// Use no more of a card than this, as in 24GiB
     #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
     pub vram: Option<u64>,
+    /// The optimizer: moments in f32, or in 8 bits
+    #[arg(long, default_value = "adamw_torch", value_parser = ["adamw_torch", "adamw_8bit"])]
+    pub optim: String,
     /// Generate instead: draw so many tokens for each of the sequences (on a card)
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub decode: Option<usize>,

@@ -3,6 +3,7 @@
 use super::args::BenchArgs;
 use super::output;
 use crate::model::device::{self, Place};
+use crate::ops::optimizer::Optim;
 use crate::train::bench::{self, Options, Recompute};
 use crate::{Error, Result};
 
@@ -21,6 +22,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         },
         load_in_4bit: args.load_in_4bit,
         vram: args.vram,
+        optim: Optim::named(&args.optim),
     };
     let mut said = |step: usize, seconds: f64| output::progress(&format!("step {step}  {seconds:.3} s"));
     match device::choose(&args.device)? {

@@ -3,7 +3,7 @@
 //!
 //! Arithmetic only: no card is needed to plan. The engine of [`crate::model`] lays its memory out by it.
 
-use super::estimate::{Estimate, Shape};
+use super::estimate::{Estimate, Shape, trained};
 use crate::recipe::Recipe;
 use crate::{Error, Kind, Result};
 
@@ -331,7 +331,7 @@ impl Card<'_> {
             let two = laid_out(0).max(laid_out(1)).max(laid_out(2)) + laid_out(3);
             all.push(("weights in 16 bits", two as u64));
         }
-        all.push(("adapters, grads, adam", 16 * s.trainable(self.recipe)));
+        all.push(("adapters, grads, adam", trained(self.recipe, s.trainable(self.recipe))));
         all.push(("cuBLAS", CUBLAS as u64));
         all.push(("CUDA context", CONTEXT));
         all

@@ -4,6 +4,7 @@
 //! backward pass needs (or the block's input alone, where activations are computed again); the logits of one chunk; the
 //! largest set of intermediates that live at one time; and the program itself.
 
+use crate::ops::optimizer::Optim;
 use crate::recipe::{LINEAR, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
@@ -129,6 +130,11 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / (1u64 << 30) as f64)
 }
 
+/// Bytes of `n` numbers that train: values, gradients and moments.
+pub(super) fn trained(recipe: &Recipe, n: u64) -> u64 {
+    2 * F32 * n + Optim::named(&recipe.train.optim).bytes(n)
+}
+
 /// Tokens of the largest batch: rows are laid end to end without padding, so it is the batch size times the longest row
 /// (`longest`, in tokens, where the rows are known), or times the full length where rows are packed.
 fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
@@ -151,10 +157,11 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let threads = std::thread::available_parallelism().map_or(1, |c| c.get() as u64);
     let scores = threads * 2 * QUERIES * row;
     let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
-    let copies = if recipe.lora.is_some() { 4 } else { 3 };
+    // Under full tuning the values are the weights.
+    let values = if recipe.lora.is_some() { 0 } else { F32 * trainable };
     let mut components = vec![
         ("weights f32", F32 * shape.parameters()),
-        (states, F32 * copies * trainable),
+        (states, trained(recipe, trainable) - values),
         ("activations", F32 * activations),
         ("loss chunk", F32 * loss),
         ("workspace", F32 * (t * shape.passing() + scores)),

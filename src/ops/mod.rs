@@ -20,6 +20,7 @@ pub mod embedding;
 mod host;
 pub mod matmul;
 pub mod nf4;
+pub mod optimizer;
 pub mod quant8;
 pub mod random;
 pub mod residual;

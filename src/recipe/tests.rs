@@ -280,7 +280,8 @@ fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
         ("[train]\nbf16 = true", "f32"),
         ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
-        ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
+        ("[train]\noptim = \"paged_adamw_8bit\"", "adamw_8bit"),
+        ("[train]\noptim = \"lion\"", "adamw_torch"),
         ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
         ("[data]\ntrain = [{ path = \"a\" }]", "entry 1"),
     ] {

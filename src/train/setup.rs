@@ -15,6 +15,7 @@ use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::ops::optimizer::Optim;
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,6 +68,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
         checkpointing: &recipe.train.gradient_checkpointing,
+        optim: Optim::named(&recipe.train.optim),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     if let Some(given) = &given {

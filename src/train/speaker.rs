@@ -12,6 +12,7 @@ use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::source;
+use crate::ops::optimizer::Optim;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -46,11 +47,12 @@ pub struct Computes<'a> {
     pub load_in_4bit: bool,
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
+    pub optim: Optim,
 }
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, checkpointing: "auto" }
+        Self { device: "auto", load_in_4bit: false, checkpointing: "auto", optim: Optim::Torch }
     }
 }
 
@@ -134,7 +136,7 @@ fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<
         return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
             .next("set it to false, or train where there is a card, with a program built with --features cuda"));
     }
-    Ok(Llama::new(weights, tuning, seed)?.into())
+    Ok(Engine::on_cpu(Llama::new(weights, tuning, seed)?, on.optim))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -170,6 +172,7 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
             _ => Checkpointing::Auto,
         },
         vram: None,
+        optim: on.optim,
     };
     let gpu = crate::ops::cuda::device::Gpu::open(ordinal)?;
     Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(weights), tuning, seed, options)?)))

@@ -13,6 +13,7 @@ use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Spread, WIDEST};
 use crate::ops::cuda::gemm::{Gemm, Mat};
 use crate::ops::cuda::nf4::{Nf4, Tables};
+use crate::ops::optimizer::Optim;
 use crate::ops::quant8::Code;
 use crate::ops::rope::{Llama3, Rotary};
 use crate::{Error, Result};
@@ -35,6 +36,7 @@ pub struct Options {
     pub checkpointing: Checkpointing,
     /// Bytes that the model may have on the card; all that is free where there is no cap.
     pub vram: Option<u64>,
+    pub optim: Optim,
 }
 
 /// Where a model's numbers come from.
@@ -239,7 +241,7 @@ impl CudaLlama {
         let arena = Arena {
             values: gpu.zeros(TRAINED, 4 * trained)?,
             grads: gpu.zeros(TRAINED, 4 * trained)?,
-            optimizer: adamw::State::new(gpu, TRAINED, trained, &decay)?,
+            optimizer: adamw::State::new(gpu, TRAINED, options.optim, trained, &decay)?,
             spreads,
         };
         let base: u64 = config.tensor_shapes().iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum();

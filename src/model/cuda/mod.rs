@@ -27,6 +27,7 @@ use crate::ops::cuda::attention::{self, Packed};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Gate};
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
+use crate::ops::optimizer::Moments;
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 
@@ -386,7 +387,6 @@ impl CudaLlama {
             &mut self.arena.optimizer,
             self.arena.values.at(),
             self.arena.grads.at(),
-            n,
             rule,
             (square, loss),
         )?;
@@ -479,15 +479,14 @@ impl CudaLlama {
         self.gpu.wait()
     }
 
-    /// AdamW's moments and the steps taken, for a checkpoint.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
-        let (m, v) = self.arena.optimizer.download(self.params.len())?;
-        Ok((m, v, self.arena.optimizer.t))
+    /// The optimizer's moments and the steps taken, for a checkpoint.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
+        Ok((self.arena.optimizer.download()?, self.arena.optimizer.t))
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         self.gpu.bind()?;
-        self.arena.optimizer.upload(m, v, t)
+        self.arena.optimizer.upload(moments, t)
     }
 }

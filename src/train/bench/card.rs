@@ -1,11 +1,10 @@
 //! The same measurement on a card: weights made there at random, times by part, memory by component.
 
-use super::{Options, Recompute, operations, random_batch, shapes::shape};
+use super::{Options, RULE, Recompute, operations, random_batch, shapes::shape};
 use crate::memory::card::{Checkpointing, Keep};
 use crate::memory::{Local, Telemetry};
 use crate::model::cuda::{CudaLlama, Options as Use, Origin, Precision};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
-use crate::ops::adamw::Rule;
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::elementwise;
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
@@ -70,10 +69,10 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
             Recompute::Off => Checkpointing::Off,
         },
         vram: options.vram,
+        optim: options.optim,
     };
     let mut model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::Lora(lora), 3407, how)?;
     gpu.reset_peak();
-    let rule = Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
     let (mut parts, mut launches) = (BTreeMap::new(), BTreeMap::new());
@@ -94,7 +93,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         for batch in &batches {
             model.forward_backward(batch, 1.0 / labels as f64)?;
         }
-        let stepped = model.step(&rule)?;
+        let stepped = model.step(&RULE)?;
         gpu.wait()?;
         let took = started.elapsed().as_secs_f64();
         loss = stepped.nll / labels as f64;
@@ -171,6 +170,7 @@ pub fn decode(options: &Options, ordinal: usize, count: usize) -> Result<Decoded
         precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
         checkpointing: Checkpointing::Full,
         vram: options.vram,
+        optim: options.optim,
     };
     let model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::None, 3407, how)?;
     // One more token at first: it finds the algorithms and records the graph of a step.
