@@ -82,6 +82,9 @@ pub struct TrainArgs {
     /// Train in a process of its own, and return when it has begun
     #[arg(long)]
     pub detach: bool,
+    /// Train with so many processes of this machine, each on a card of its own where there are cards
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub nproc_per_node: Option<usize>,
     /// Use this folder as the run folder
     #[arg(long, value_name = "DIR", conflicts_with = "resume", value_hint = ValueHint::DirPath)]
     pub run_dir: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! `finetop eval`: loss and perplexity of a run, an adapter or a model over rows, and its scored prompts.
 
+use crate::model::ranks::Ranks;
 use super::args::EvalArgs;
 use super::output;
 use crate::run::artifact;
@@ -19,7 +20,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     };
     let examples = setup::examples_to_evaluate(&recipe, &speaker, &mut output::progress)?;
     let size = recipe.train.per_device_eval_batch_size;
-    let Some(e) = evaluate(&speaker.model, &examples, size, &mut || true)? else {
+    let Some(e) = evaluate(&speaker.model, &mut Ranks::alone(), &examples, size, &mut || true)? else {
         return Err(
             Error::new("these rows hold no label to evaluate").next("finetop check shows rows with their masks")
         );

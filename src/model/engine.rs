@@ -8,8 +8,10 @@ use super::config::Config;
 use super::cuda::CudaLlama;
 use super::llama::{Llama, Pass};
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::Batch;
 use crate::ops::adamw::Rule;
+use crate::ops::arena;
 use crate::ops::optimizer::{Moments, Optim, Optimizer};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -132,6 +134,26 @@ impl Engine {
             }
             #[cfg(feature = "cuda")]
             Engine::Cuda(c) => c.forward_backward(batch, scale),
+        }
+    }
+
+    /// Gradients and ΣNLL since the last step become their sums over all ranks. Every rank calls it before its step.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        match self {
+            Engine::Cpu(c) => {
+                let mut nll = [c.nll];
+                ranks.sum(&mut nll)?;
+                c.nll = nll[0];
+                let grads = c.model.params().grad_tensor();
+                let mut all = grads.to_vec1::<f32>()?;
+                ranks.sum_f32(&mut all)?;
+                arena::copy_(grads, &all)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.reduce(ranks),
         }
     }
 

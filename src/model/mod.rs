@@ -20,4 +20,5 @@ pub mod loading;
 pub mod lora;
 pub mod params;
 mod pypi;
+pub mod ranks;
 pub mod source;

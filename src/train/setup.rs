@@ -15,6 +15,7 @@ use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::model::ranks::Ranks;
 use crate::ops::optimizer::Optim;
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
@@ -34,14 +35,15 @@ pub struct Prepared {
     pub start: Start,
     /// Identity of the training examples.
     pub fingerprint: String,
+    pub ranks: Ranks,
     adapter: Option<AdapterConfig>,
     companions: Vec<(String, Vec<u8>)>,
     estimate: Estimate,
     telemetry: Local,
 }
 
-/// Load the model, read and tokenize the data, plan the batches. `say` hears what is being done.
-pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
+/// Load the model, read and tokenize the data, plan the batches of all `ranks` together. `say` hears what is being done.
+pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     device::choose(&recipe.model.device)?;
     // A misspelt file is found before minutes go into a model.
     files::find(&recipe.data.train, "data.train")?;
@@ -74,12 +76,19 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }
+    // Rank 0 reads first: the others find its tokens in the cache.
+    if !ranks.leads() {
+        ranks.tell::<()>(None)?;
+    }
     let data = tokenize(recipe, &speaker, say)?;
+    if ranks.leads() {
+        ranks.tell(Some(()))?;
+    }
     if recipe.method == Method::Cpt {
         // Its prompts are texts to go on from, not chats.
         speaker.template = None;
     }
-    let plan = Plan::of(recipe, &data.train);
+    let plan = Plan::of(recipe, ranks.size(), &data.train);
     let shape = speaker.model.config().shape();
     let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
     let mut telemetry = Local::new();
@@ -92,7 +101,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if let Some(components) = speaker.model.predict(estimate.tokens as usize)? {
         estimate.components = components;
     }
-    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
+    let start = facts(recipe, &ranks, &speaker, &data, &plan, &lora, telemetry.device());
     let fingerprint = fingerprint(&data.train);
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
@@ -102,7 +111,19 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         base_model_name_or_path: speaker.reference.clone(),
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
-    Ok(Prepared { speaker, data, plan, checkpointing, start, fingerprint, adapter, companions, estimate, telemetry })
+    Ok(Prepared {
+        speaker,
+        data,
+        plan,
+        checkpointing,
+        start,
+        fingerprint,
+        ranks,
+        adapter,
+        companions,
+        estimate,
+        telemetry,
+    })
 }
 
 impl Prepared {
@@ -187,6 +208,7 @@ fn tokenize(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Re
 
 fn facts(
     recipe: &Recipe,
+    ranks: &Ranks,
     speaker: &Speaker,
     data: &Data,
     plan: &Plan,
@@ -211,7 +233,10 @@ fn facts(
         },
         model: speaker.name.clone(),
         device: device.into(),
-        device_name,
+        device_name: match ranks.size() {
+            1 => device_name,
+            n => format!("{n} × {device_name}"),
+        },
         device_uuid,
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
@@ -225,7 +250,7 @@ fn facts(
         truncated_share: data.summary.truncated_share(),
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
-        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps) as u64,
+        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps * ranks.size()) as u64,
         passed: Vec::new(),
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",

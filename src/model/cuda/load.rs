@@ -264,6 +264,7 @@ impl CudaLlama {
             checkpointing: options.checkpointing,
             cap: options.vram.unwrap_or(u64::MAX),
             adapter: Cell::new(true),
+            sums_over: None,
             total: base + trained as u64,
             config,
         };

@@ -18,6 +18,7 @@ use self::offload::{Event, Offload, Pinned};
 use self::workspace::Workspace;
 use super::config::Config;
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::{Batch, IGNORE};
 use crate::memory::card::{Checkpointing, Keep, Plan, Sizes};
 use crate::model::engine::Stepped;
@@ -27,6 +28,7 @@ use crate::ops::cuda::attention::{self, Packed};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Gate};
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
+use crate::ops::cuda::nccl::{Communicator, Nccl};
 use crate::ops::optimizer::Moments;
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
@@ -87,7 +89,16 @@ pub struct CudaLlama {
     /// Bytes that this model may have on the card.
     cap: u64,
     adapter: Cell<bool>,
+    /// How gradients are added up over several processes; found out at the first sum.
+    sums_over: Option<Over>,
     total: u64,
+}
+
+/// The way of a sum over processes.
+enum Over {
+    Nccl(Communicator),
+    /// Through the host and rank 0.
+    Host,
 }
 
 /// A batch on the card.
@@ -372,6 +383,39 @@ impl CudaLlama {
             at += m;
         }
         elementwise::add_up(gpu, space.nll, up.labelled, self.sums.at())
+    }
+
+    /// Gradients and ΣNLL since the last step become their sums over all ranks.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if self.sums_over.is_none() {
+            self.sums_over = Some(self.connect(ranks)?);
+        }
+        let n = self.params.len();
+        match &self.sums_over {
+            // SAFETY: the arena has as many gradients, and ΣNLL is the first of the sums.
+            Some(Over::Nccl(all)) => unsafe {
+                all.sum_f32(self.arena.grads.at(), n)?;
+                all.sum_f64(self.sums.at(), 1)
+            },
+            _ => {
+                let (mut grads, mut nll) = (self.grads()?, [self.nll()?]);
+                ranks.sum_f32(&mut grads)?;
+                ranks.sum(&mut nll)?;
+                self.arena.grads.upload(0, &grads)?;
+                self.sums.upload(0, &nll)
+            }
+        }
+    }
+
+    /// NCCL where every rank has it and a card of its own, else the host.
+    fn connect(&self, ranks: &mut Ranks) -> Result<Over> {
+        let nccl = Nccl::open().ok();
+        let mut without = [f64::from(u8::from(nccl.is_none()))];
+        ranks.sum(&mut without)?;
+        let (Some(nccl), true) = (nccl, without[0] == 0.0) else { return Ok(Over::Host) };
+        let own = if ranks.leads() { Some(nccl.unique_id()?) } else { None };
+        let id: Vec<u8> = ranks.tell(own)?;
+        Ok(Over::Nccl(Communicator::new(nccl, &self.gpu, &id, ranks.rank(), ranks.size())?))
     }
 
     /// One AdamW step over the gradients since the last one, clipped to `max_grad_norm` (0: not). A step whose loss or

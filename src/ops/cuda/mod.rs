@@ -9,5 +9,6 @@ pub mod attention;
 pub mod device;
 pub mod elementwise;
 pub mod gemm;
+pub mod nccl;
 pub mod nf4;
 pub mod profile;

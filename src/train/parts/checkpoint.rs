@@ -40,8 +40,15 @@ pub struct Progress {
     pub evals_without_improvement: u64,
     /// Recipe values changed while the run went on: key and TOML value, in order.
     pub changes: Vec<(String, String)>,
+    /// Processes that train together: they decide what a step is.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Identity of the training examples: a resume over other data is refused.
     pub data: String,
+}
+
+fn one() -> usize {
+    1
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
