@@ -35,7 +35,11 @@ fn events(dir: &Path) -> Vec<serde_json::Value> {
 /// Step → loss, of steps or evaluations; the later of two lines counts.
 fn losses(dir: &Path, kind: &str) -> BTreeMap<u64, f64> {
     let of_kind = |e: &serde_json::Value| e["type"] == kind;
-    events(dir).iter().filter(|e| of_kind(e)).map(|e| (e["step"].as_u64().unwrap(), e["loss"].as_f64().unwrap())).collect()
+    events(dir)
+        .iter()
+        .filter(|e| of_kind(e))
+        .map(|e| (e["step"].as_u64().unwrap(), e["loss"].as_f64().unwrap()))
+        .collect()
 }
 
 fn run(mut command: Command) -> (Option<i32>, String) {

@@ -250,6 +250,9 @@ pub struct BenchArgs {
     /// Hold the frozen matrices as NF4 (on a card)
     #[arg(long)]
     pub load_in_4bit: bool,
+    /// Hold the frozen matrices in fp8 and multiply in it (on a Hopper card)
+    #[arg(long, conflicts_with = "load_in_4bit")]
+    pub load_in_fp8: bool,
     /// Use no more of a card than this, as in 24GiB
     #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
     pub vram: Option<u64>,

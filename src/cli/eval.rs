@@ -1,8 +1,8 @@
 //! `finetop eval`: loss and perplexity of a run, an adapter or a model over rows, and its scored prompts.
 
-use crate::model::ranks::Ranks;
 use super::args::EvalArgs;
 use super::output;
+use crate::model::ranks::Ranks;
 use crate::run::artifact;
 use crate::run::summary::thousands;
 use crate::train::parts::evaluate::evaluate;

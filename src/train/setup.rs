@@ -69,6 +69,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
     let on = Computes {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
+        load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
         optim: Optim::named(&recipe.train.optim),
     };
@@ -228,6 +229,7 @@ fn facts(
         },
         tuning: match lora {
             Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
+            Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
             Some(l) => format!("lora r{}", l.r),
             None => "full".into(),
         },

@@ -45,6 +45,7 @@ pub struct Computes<'a> {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: &'a str,
     pub load_in_4bit: bool,
+    pub load_in_fp8: bool,
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
     pub optim: Optim,
@@ -52,7 +53,7 @@ pub struct Computes<'a> {
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, checkpointing: "auto", optim: Optim::Torch }
+        Self { device: "auto", load_in_4bit: false, load_in_fp8: false, checkpointing: "auto", optim: Optim::Torch }
     }
 }
 
@@ -132,6 +133,10 @@ impl Speaker {
 
 /// The model on the CPU.
 fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
+    if on.load_in_fp8 {
+        return Err(Error::usage("model.load_in_fp8 = true needs a Hopper card (H100, H200)")
+            .next("set it to false, or train where there is one, with a program built with --features cuda"));
+    }
     if on.load_in_4bit {
         return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
             .next("set it to false, or train where there is a card, with a program built with --features cuda"));
@@ -165,7 +170,11 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
         return on_cpu(weights, tuning, seed, on);
     }
     let options = Options {
-        precision: if on.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: match (on.load_in_4bit, on.load_in_fp8) {
+            (true, _) => Precision::Nf4,
+            (false, true) => Precision::Fp8,
+            (false, false) => Precision::Bf16,
+        },
         checkpointing: match on.checkpointing {
             "full" => Checkpointing::Full,
             "off" => Checkpointing::Off,

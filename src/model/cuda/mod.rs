@@ -27,6 +27,7 @@ use crate::ops::cuda::adamw;
 use crate::ops::cuda::attention::{self, Packed};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Gate};
+use crate::ops::cuda::fp8::Quantized;
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
 use crate::ops::cuda::nccl::{Communicator, Nccl};
 use crate::ops::optimizer::Moments;
@@ -164,8 +165,9 @@ impl CudaLlama {
         Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)
     }
 
-    fn work(&self, adapter: bool) -> Work<'_> {
-        Work { gpu: &self.gpu, gemm: &self.gemm, values: self.arena.values.at(), grads: self.arena.grads.at(), adapter }
+    fn work(&self, room: Quantized, adapter: bool) -> Work<'_> {
+        let (values, grads) = (self.arena.values.at(), self.arena.grads.at());
+        Work { gpu: &self.gpu, gemm: &self.gemm, values, grads, room, adapter }
     }
 
     fn attention(&self) -> attention::Shape {
@@ -298,7 +300,7 @@ impl CudaLlama {
         adapter: bool,
     ) -> Result<Pass<'a>> {
         Ok(Pass {
-            work: self.work(adapter),
+            work: self.work(space.shared.room, adapter),
             space,
             scratch: self.scratch.as_ref().map_or([0, 0], |s| [s.room[0].at(), s.room[1].at()]),
             reads,
@@ -370,8 +372,18 @@ impl CudaLlama {
             let m = space.plan.logits.min(up.labelled - at);
             let (rows, labels, nll) = (up.rows + 4 * at as u64, up.labels + 4 * at as u64, space.nll + 4 * at as u64);
             elementwise::rms_norm(gpu, x, self.norm, sh.hidden, (m, n), eps, rows)?;
-            let product =
-                |size, a, b, tb, d| Product { size, a, ta: false, b, tb, alpha: 1.0, c: None, d, out: Out::Bf16 };
+            let product = |size, a, b, tb, d| Product {
+                size,
+                a,
+                ta: false,
+                b,
+                tb,
+                alpha: 1.0,
+                c: None,
+                d,
+                out: Out::Bf16,
+                scales: None,
+            };
             // SAFETY: a chunk's buffers have a chunk's rows.
             unsafe { self.gemm.run(&product((m, v, n), sh.hidden, head, true, sh.logits)) }?;
             elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0))?;
@@ -405,6 +417,11 @@ impl CudaLlama {
                 self.sums.upload(0, &nll)
             }
         }
+    }
+
+    /// Whether sums go over NCCL: known after the first.
+    pub fn sums_over_nccl(&self) -> bool {
+        matches!(self.sums_over, Some(Over::Nccl(_)))
     }
 
     /// NCCL where every rank has it and a card of its own, else the host.

@@ -23,6 +23,7 @@ pub struct Report {
     pub accumulate: usize,
     pub r: usize,
     pub load_in_4bit: bool,
+    pub load_in_fp8: bool,
     /// Blocks that keep everything, attention only, their input only.
     pub keeps: [usize; 3],
     /// Tokens of an MLP at a time, rows of logits at a time, whether inputs wait on the host.
@@ -50,6 +51,16 @@ pub struct Report {
 
 const GIB: f64 = (1u64 << 30) as f64;
 
+impl Options {
+    fn precision(&self) -> Precision {
+        match (self.load_in_4bit, self.load_in_fp8) {
+            (true, _) => Precision::Nf4,
+            (false, true) => Precision::Fp8,
+            (false, false) => Precision::Bf16,
+        }
+    }
+}
+
 /// Run the steps on card `ordinal`.
 pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
     let config = shape(&options.shape)?;
@@ -62,7 +73,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
     };
     let how = Use {
-        precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: options.precision(),
         checkpointing: match options.checkpointing {
             Recompute::Auto => Checkpointing::Auto,
             Recompute::Full => Checkpointing::Full,
@@ -130,6 +141,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         accumulate: options.accumulate,
         r: options.r,
         load_in_4bit: options.load_in_4bit,
+        load_in_fp8: options.load_in_fp8,
         keeps: [count(Keep::Everything), count(Keep::Attention), count(Keep::Input)],
         tile: plan.tile,
         logits: plan.logits,
@@ -167,7 +179,7 @@ pub fn decode(options: &Options, ordinal: usize, count: usize) -> Result<Decoded
     let config = shape(&options.shape)?;
     let gpu = Gpu::open(ordinal)?;
     let how = Use {
-        precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: options.precision(),
         checkpointing: Checkpointing::Full,
         vram: options.vram,
         optim: options.optim,
@@ -216,6 +228,7 @@ fn ceiling(gpu: &Gpu) -> Result<f64> {
         c: None,
         d: mat(2),
         out: Out::Bf16,
+        scales: None,
     };
     let mut times = Vec::new();
     for i in 0..13 {

@@ -34,6 +34,8 @@ pub struct Options {
     pub checkpointing: Recompute,
     /// NF4, on a card.
     pub load_in_4bit: bool,
+    /// e4m3, on a Hopper card.
+    pub load_in_fp8: bool,
     /// Bytes of a card that may be used.
     pub vram: Option<u64>,
     pub optim: Optim,
