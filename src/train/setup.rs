@@ -98,6 +98,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         lora_dropout: l.dropout,
         target_modules: l.target_modules,
         base_model_name_or_path: speaker.reference.clone(),
+        revision: speaker.revision.clone(),
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
     Ok(Prepared { speaker, data, plan, checkpointing, start, fingerprint, adapter, companions, estimate, telemetry })
