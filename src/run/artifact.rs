@@ -102,8 +102,8 @@ impl Artifact {
             recipe.model.max_seq_length = 2048;
             recipe.data.format = "auto".into();
         }
-        recipe.data.train = vec![data.to_path_buf()];
-        recipe.data.eval = Some(vec![data.to_path_buf()]);
+        recipe.data.train = vec![data.into()];
+        recipe.data.eval = Some(vec![data.into()]);
         Ok(Some(recipe))
     }
 }
