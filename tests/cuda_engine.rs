@@ -79,7 +79,7 @@ fn batch(vocab: usize, lengths: &[usize]) -> Batch {
             let ids: Vec<u32> = (0..n).map(|i| random.block((at + i) as u32)[0] % vocab as u32).collect();
             let trained = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
             at += n;
-            Example { ids, trained, row: row as u32, truncated: false }
+            Example { ids: ids.into(), trained: trained.into(), row: row as u32, truncated: false }
         })
         .collect();
     Batch::of(&examples.iter().collect::<Vec<_>>())

@@ -64,6 +64,7 @@ fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
         format!("labels       {:.0} % of tokens; {}", 100.0 * s.label_share(), s.mask.words()),
         format!("steps        {}, effective batch {}", thousands(p.start.total_steps), p.start.effective_batch),
     ];
+    out.extend(s.mixture.iter().map(|m| format!("mix          {}", m.words(thousands))));
     for bad in s.bad_rows.iter().take(5) {
         out.push(format!("bad row      {bad}"));
     }

@@ -6,9 +6,9 @@ use super::parts::companions::companions;
 use super::speaker::{Computes, Speaker, TemplateChoice, lora_of};
 use crate::data::batch::Example;
 use crate::data::cache::Cache;
-use crate::data::files;
 use crate::data::plan::Plan;
 use crate::data::prepare::{self, Prepared as Data};
+use crate::data::sources;
 use crate::data::traits::{ModelSide, Render};
 use crate::export::adapter::{self, AdapterConfig};
 use crate::memory::{self, Estimate, Local, Telemetry};
@@ -46,9 +46,11 @@ pub struct Prepared {
 pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     device::choose(&recipe.model.device)?;
     // A misspelt file is found before minutes go into a model.
-    files::find(&recipe.data.train, "data.train")?;
-    if let Some(eval) = &recipe.data.eval {
-        files::find(eval, "data.eval")?;
+    for source in &recipe.data.train {
+        sources::locate(source, "data.train", say)?;
+    }
+    for source in recipe.data.eval.iter().flatten() {
+        sources::locate(source, "data.eval", say)?;
     }
     say(&format!("loading {}", recipe.model.name_or_path));
     let given = match recipe.lora.as_ref().and_then(|l| l.adapter_name_or_path.as_deref()) {
@@ -110,6 +112,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         lora_dropout: l.dropout,
         target_modules: l.target_modules,
         base_model_name_or_path: speaker.reference.clone(),
+        revision: speaker.revision.clone(),
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
     Ok(Prepared {

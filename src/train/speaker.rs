@@ -11,7 +11,7 @@ use crate::model::device;
 use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
-use crate::model::source;
+use crate::model::source::{self, Need};
 use crate::ops::optimizer::Optim;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -30,6 +30,8 @@ pub struct Speaker {
     pub name: String,
     /// For `base_model_name_or_path` of an adapter.
     pub reference: String,
+    /// The commit of a hub model.
+    pub revision: Option<String>,
 }
 
 /// What a recipe may put in place of the model's own template.
@@ -83,7 +85,8 @@ impl Speaker {
         on: Computes,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let Loaded { weights, tokenizer, templates, name, reference } = loaded::load(&source::resolve(name_or_path)?)?;
+        let found = source::resolve_saying(name_or_path, Need::Everything, say)?;
+        let Loaded { weights, tokenizer, templates, name, reference, revision } = loaded::load(&found)?;
         let own_template = templates.default.clone();
         let templates = match choice.template {
             Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
@@ -98,7 +101,7 @@ impl Speaker {
         stop_ids.sort_unstable();
         stop_ids.dedup();
         let model = engine(weights, tuning, seed, on, say)?;
-        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference })
+        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference, revision })
     }
 
     /// The ids of a conversation up to where the model speaks: rendered with its generation prompt, or, without a

@@ -36,7 +36,7 @@ pub(super) const MODEL: &[Entry] = &[
         "model.name_or_path",
         Model,
         Required,
-        "What is trained: a folder, a .gguf file, pypi:PACKAGE, or demo; an existing path wins.",
+        "What is trained: a folder, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE, or demo; an existing path wins.",
     )
     .names(&[
         "model_name_or_path",
@@ -154,9 +154,9 @@ fn by_method(basis: Basis, sft: &'static str, cpt: &'static str) -> &'static str
 pub(super) const DATA: &[Entry] = &[
     Entry::new(
         "data.train",
-        Paths,
+        Sources,
         Required,
-        "Rows to learn from: a file, a folder, or a list of them, read in this order.",
+        "Rows to learn from: a file, a folder, a data set of the hub, or a list of these, mixed by weight where they have one.",
     )
     .names(&[
         "train_file",
@@ -170,7 +170,7 @@ pub(super) const DATA: &[Entry] = &[
         "dataset_path",
         "dataset_dir",
     ]),
-    Entry::new("data.eval", Paths, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
+    Entry::new("data.eval", Sources, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
         "eval_dataset",
         "validation_file",
         "eval_file",

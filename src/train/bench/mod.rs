@@ -161,7 +161,7 @@ fn random_batch(c: &Config, o: &Options, step: u64) -> Batch {
     let examples: Vec<Example> = (0..o.batch)
         .map(|b| Example {
             ids: (0..o.seq).map(|i| id(b * o.seq + i)).collect(),
-            trained: vec![true; o.seq],
+            trained: vec![true; o.seq].into(),
             row: b as u32,
             truncated: false,
         })
