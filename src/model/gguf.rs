@@ -6,7 +6,7 @@ mod metadata;
 
 pub use metadata::{Metadata, whole};
 
-use crate::model::config::{Config, RopeScaling, Weights};
+use crate::model::config::{Config, Llama3, RopeScaling, Traits, Weights};
 use crate::model::convert::dequantize;
 use crate::model::files::Bytes;
 use crate::{Error, Result};
@@ -201,6 +201,7 @@ fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
         attention_bias: false,
         bos_token_id: meta.size("tokenizer.ggml.bos_token_id")?.and_then(|n| u32::try_from(n).ok()),
         eos_token_ids,
+        traits: Traits::default(),
     };
     config.validate()?;
     if content.tensor_infos.contains_key(ROPE_FREQS) {
@@ -218,11 +219,11 @@ fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<
     }
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
     let scaling =
-        RopeScaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
     let expected = scaling.divisors(head_dim, rope_theta);
     let same = expected.iter().zip(divisors).all(|(e, d)| (e - f64::from(*d)).abs() <= 1e-4 * e);
     match same {
-        true => Ok(Some(scaling)),
+        true => Ok(Some(RopeScaling::Llama3(scaling))),
         false => Err(Error::new("rope_freqs.weight is not Llama 3's scaling of the rotary frequencies")
             .next("use the model's Hugging Face folder")),
     }
@@ -324,14 +325,14 @@ mod tests {
 
     #[test]
     fn llama_3_scaling_is_recovered_from_its_divisors() {
-        let truth = RopeScaling {
+        let truth = Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
         let divisors: Vec<f32> = truth.divisors(64, 500_000.0).iter().map(|&d| d as f32).collect();
-        assert_eq!(llama3_scaling(&divisors, 64, 500_000.0).unwrap(), Some(truth));
+        assert_eq!(llama3_scaling(&divisors, 64, 500_000.0).unwrap(), Some(RopeScaling::Llama3(truth)));
         assert_eq!(llama3_scaling(&[1.0; 32], 64, 500_000.0).unwrap(), None);
         let mut other = divisors;
         other[20] *= 1.01;
