@@ -1,9 +1,11 @@
 //! Every family against transformers and PEFT: logits, loss and gradients of a tiny random model, over two packed sequences
-//! of which one is longer than the sliding window. The script that wrote the fixtures is `tests/reference/families.py`.
+//! of which one is longer than the sliding window. The script that wrote the fixtures is `tests/reference/families.py`;
+//! `families_gguf.py` wrote the same models with llama.cpp's converter.
 
 use candle_core::{DType, Device, Tensor};
 use finetop::data::batch::{Batch, Example};
 use finetop::model::config::{Config, Weights};
+use finetop::model::gguf::GgufModel;
 use finetop::model::llama::{Checkpointing, Llama, Pass};
 use finetop::model::lora::{LoraConfig, Tuning};
 use std::collections::HashMap;
@@ -18,11 +20,14 @@ struct Model {
 const LENGTHS: [usize; 2] = [23, 9];
 const PASS: Pass = Pass { seed: 0, step: 1, micro: 0, checkpointing: Checkpointing::Off };
 
+fn at(name: &str, kind: &str) -> String {
+    format!("{}/tests/fixtures/families/{name}.{kind}", env!("CARGO_MANIFEST_DIR"))
+}
+
 fn open(name: &'static str) -> Model {
-    let at = |kind: &str| format!("{}/tests/fixtures/families/{name}.{kind}", env!("CARGO_MANIFEST_DIR"));
-    let json = serde_json::from_str(&std::fs::read_to_string(at("json")).unwrap()).unwrap();
+    let json = serde_json::from_str(&std::fs::read_to_string(at(name, "json")).unwrap()).unwrap();
     let config = Config::from_hf(&json, None).unwrap_or_else(|e| panic!("{name}: {e}"));
-    Model { name, config, wanted: candle_core::safetensors::load(at("safetensors"), &Device::Cpu).unwrap() }
+    Model { name, config, wanted: candle_core::safetensors::load(at(name, "safetensors"), &Device::Cpu).unwrap() }
 }
 
 /// -1 to 1 in steps of 1/128, the same for the same name: `numbers` in tests/reference/families.py.
@@ -125,6 +130,24 @@ impl Model {
         p.set_values(&values).unwrap();
     }
 
+    /// What the converter wrote of this model is read as the model that it was: the same numbers, the same logits.
+    fn is_its_gguf(&self) {
+        let file = GgufModel::open(at(self.name, "gguf").as_ref()).unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        let (read, own) = (file.weights().unwrap_or_else(|e| panic!("{}: {e}", self.name)), self.weights());
+        let mut names: Vec<_> = own.tensors.keys().collect();
+        names.sort();
+        for name in names {
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(flat(&read.tensors[name]), flat(&own.tensors[name]), "{}: {name}", self.name);
+        }
+        assert_eq!(read.tensors.len(), own.tensors.len(), "{}", self.name);
+        let logits = |w: Weights| {
+            let m = Llama::new(w, &Tuning::None, 0).unwrap();
+            m.logits(&batch()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        close(&format!("{}: logits from the GGUF", self.name), &logits(read), &logits(own), 1e-6);
+    }
+
     fn decodes(&self) {
         let m = self.build(&all_linear());
         let mut ids = sequence(0);
@@ -187,6 +210,13 @@ macro_rules! families {
             fn every_trainable_tensor_agrees_with_finite_differences() {
                 open(stringify!($name)).differences(&Tuning::Full);
                 open(stringify!($name)).differences(&all_linear());
+            }
+
+            #[test]
+            fn a_gguf_of_it_is_the_same_model() {
+                let text = std::fs::read_to_string(at(stringify!($name), "gguf.json")).unwrap();
+                let config = Config::from_hf(&serde_json::from_str(&text).unwrap(), None).unwrap();
+                Model { name: stringify!($name), config, wanted: HashMap::new() }.is_its_gguf();
             }
 
             #[test]

@@ -44,6 +44,7 @@ pub fn companions(
             }
         }
         None => {
+            super::only_llama(config, "a config.json")?;
             files.push(("config.json".into(), pretty(&config_json(config, dtype))?));
             files.push(("tokenizer.json".into(), tokenizer.to_json()?.into_bytes()));
             let mut about = tokenizer.special.to_map();

@@ -34,9 +34,10 @@ impl<'a> Plan<'a> {
     /// When the model has no such file (a tokenizer that llama.cpp lacks), or a tensor cannot be read.
     pub fn new(model: &Opened, weights: &'a Weights<'a>, about: &About, mixture: Mixture) -> Result<Self> {
         let c = weights.config;
+        super::only_llama(c, "a GGUF")?;
         let mut named: Vec<(String, Source<'a>)> = Vec::new();
         for name in weights.names() {
-            named.push((gguf_name(&name), Source::Weight(weights.matrix(&name)?)));
+            named.push((gguf_name(c, &name), Source::Weight(weights.matrix(&name)?)));
         }
         if let Some(RopeScaling::Llama3(scaling)) = &c.rope_scaling {
             let divisors = rope_divisors(scaling, c.head_dim, c.rope_theta as f32);

@@ -3,11 +3,13 @@
 
 use super::Family;
 use super::gemma2;
+use super::gguf::Gguf;
 use super::json::{Defaults, Json};
-use crate::model::config::{Config, Rope};
+use crate::model::config::{Config, Layer, Rope};
 use crate::{Error, Result};
 
-pub(super) const FAMILY: Family = Family { architecture: "Gemma3ForCausalLM", model_type: "gemma3_text", from_hf };
+pub(super) const FAMILY: Family =
+    Family { architecture: "Gemma3ForCausalLM", model_type: "gemma3_text", from_hf, gguf: Some(("gemma3", from_gguf)) };
 
 const DEFAULTS: Defaults = Defaults { max_position_embeddings: 131_072, rope_theta: 1e6, ..gemma2::DEFAULTS };
 
@@ -43,5 +45,18 @@ fn from_hf(json: &Json) -> Result<Config> {
     for layer in c.traits.layers.iter_mut().filter(|l| l.sliding) {
         layer.rope = Rope::Local;
     }
+    Ok(c)
+}
+
+fn from_gguf(keys: &Gguf) -> Result<Config> {
+    let mut c = keys.base("gemma3_text")?;
+    gemma2::common_gguf(keys, &mut c, 62)?;
+    let t = &mut c.traits;
+    t.head_norms = true;
+    t.rope_local_base_freq = Some(keys.float("rope.freq_base_swa")?.unwrap_or(10_000.0));
+    let window = t.sliding_window.is_some();
+    let local = Layer { sliding: true, rope: Rope::Local };
+    let layer = |i: usize| if window && (i + 1) % 6 != 0 { local } else { Layer::default() };
+    t.layers = (0..c.num_hidden_layers).map(layer).collect();
     Ok(c)
 }

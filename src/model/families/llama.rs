@@ -1,11 +1,13 @@
 //! Llama 2 and 3.x, SmolLM2, and what shares their class.
 
 use super::Family;
+use super::gguf::Gguf;
 use super::json::{Json, LLAMA};
 use crate::Result;
 use crate::model::config::{Activation, Config};
 
-pub(super) const FAMILY: Family = Family { architecture: "LlamaForCausalLM", model_type: "llama", from_hf };
+pub(super) const FAMILY: Family =
+    Family { architecture: "LlamaForCausalLM", model_type: "llama", from_hf, gguf: Some(("llama", from_gguf)) };
 
 fn from_hf(json: &Json) -> Result<Config> {
     json.whole_heads()?;
@@ -15,4 +17,8 @@ fn from_hf(json: &Json) -> Result<Config> {
     c.traits.mlp_bias = json.flag("mlp_bias", false)?;
     c.traits.activation = json.activation("hidden_act", Activation::Silu)?;
     Ok(c)
+}
+
+fn from_gguf(keys: &Gguf) -> Result<Config> {
+    keys.base("llama")
 }

@@ -5,7 +5,9 @@ use super::json::{Defaults, Json, LLAMA};
 use crate::Result;
 use crate::model::config::{Activation, Config, Layer};
 
-pub(super) const FAMILY: Family = Family { architecture: "MistralForCausalLM", model_type: "mistral", from_hf };
+/// llama.cpp keeps a Mistral as a Llama, without its window.
+pub(super) const FAMILY: Family =
+    Family { architecture: "MistralForCausalLM", model_type: "mistral", from_hf, gguf: None };
 
 const DEFAULTS: Defaults = Defaults { num_key_value_heads: Some(8), max_position_embeddings: 131_072, ..LLAMA };
 

@@ -1,10 +1,11 @@
-//! The model families: each turns its `config.json` into the description that the decoder reads.
+//! The model families: each turns its `config.json`, and a GGUF's keys, into the description that the decoder reads.
 //!
 //! A family is a file: what its configuration class defaults to, and what of it differs from a plain Llama. Must not know
 //! weights or files.
 
 mod gemma2;
 mod gemma3;
+pub(super) mod gguf;
 mod json;
 mod llama;
 mod mistral;
@@ -15,6 +16,7 @@ mod smollm3;
 
 use super::config::Config;
 use crate::{Error, Result};
+use gguf::Gguf;
 use json::Json;
 use serde_json::Value;
 
@@ -26,6 +28,8 @@ pub(super) struct Family {
     pub model_type: &'static str,
     /// Reads a `config.json`.
     from_hf: fn(&Json) -> Result<Config>,
+    /// As `general.architecture` in a GGUF names it, and what reads its keys; none where llama.cpp has no name of its own.
+    gguf: Option<(&'static str, fn(&Gguf) -> Result<Config>)>,
 }
 
 const FAMILIES: [&Family; 8] = [
@@ -42,6 +46,29 @@ const FAMILIES: [&Family; 8] = [
 /// The architectures that can be loaded, as `architectures` in `config.json` names them.
 pub fn supported() -> Vec<&'static str> {
     FAMILIES.iter().map(|f| f.architecture).collect()
+}
+
+/// The architectures that can be loaded from a `.gguf`, as `general.architecture` names them.
+pub fn supported_gguf() -> Vec<&'static str> {
+    FAMILIES.iter().filter_map(|f| f.gguf.map(|g| g.0)).collect()
+}
+
+/// The description in a GGUF's keys.
+pub(super) fn from_gguf(keys: &Gguf) -> Result<Config> {
+    let Some((_, read)) = FAMILIES.iter().filter_map(|f| f.gguf).find(|g| g.0 == keys.architecture) else {
+        return Err(Error::new(format!("architecture {} is not supported", keys.architecture))
+            .next(format!("supported in a .gguf: {}", supported_gguf().join(", "))));
+    };
+    if let Some(n) = keys.size("expert_count")?.filter(|n| *n > 0) {
+        return Err(Error::new(format!(
+            "{}.expert_count = {n}: mixtures of experts are not supported",
+            keys.architecture
+        ))
+        .next("use a dense model"));
+    }
+    let config = read(keys)?;
+    config.validate()?;
+    Ok(config)
 }
 
 /// As [`Config::from_hf`].

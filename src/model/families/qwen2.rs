@@ -1,11 +1,13 @@
 //! Qwen2 and Qwen2.5: Llama with biases on q, k and v, and (where asked for) a sliding window in the upper layers.
 
 use super::Family;
+use super::gguf::Gguf;
 use super::json::{Defaults, Json, LLAMA};
 use crate::Result;
 use crate::model::config::{Activation, Config};
 
-pub(super) const FAMILY: Family = Family { architecture: "Qwen2ForCausalLM", model_type: "qwen2", from_hf };
+pub(super) const FAMILY: Family =
+    Family { architecture: "Qwen2ForCausalLM", model_type: "qwen2", from_hf, gguf: Some(("qwen2", from_gguf)) };
 
 /// `Qwen2Config`'s, which `Qwen3Config` shares.
 pub(super) const DEFAULTS: Defaults = Defaults {
@@ -36,4 +38,8 @@ pub(super) fn windows(json: &Json, c: &mut Config) -> Result<()> {
         c.traits.layers.iter_mut().for_each(|l| l.sliding = false);
     }
     Ok(())
+}
+
+fn from_gguf(keys: &Gguf) -> Result<Config> {
+    keys.base("qwen2")
 }

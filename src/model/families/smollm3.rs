@@ -1,13 +1,15 @@
 //! SmolLM3: Llama with every fourth layer not turned.
 
 use super::Family;
+use super::gguf::Gguf;
 use super::json::{Defaults, Json, LLAMA};
 use crate::Error;
 use crate::Result;
-use crate::model::config::{Activation, Config, Rope};
+use crate::model::config::{Activation, Config, Layer, Rope};
 use serde_json::Value;
 
-pub(super) const FAMILY: Family = Family { architecture: "SmolLM3ForCausalLM", model_type: "smollm3", from_hf };
+pub(super) const FAMILY: Family =
+    Family { architecture: "SmolLM3ForCausalLM", model_type: "smollm3", from_hf, gguf: Some(("smollm3", from_gguf)) };
 
 const DEFAULTS: Defaults = Defaults {
     num_key_value_heads: Some(4),
@@ -52,4 +54,12 @@ fn turned(json: &Json, layers: usize) -> Result<Vec<bool>> {
         None => Err(Error::new(format!("no_rope_layers holds {v}, which is neither 0 nor 1"))),
     };
     list.iter().map(flag).collect()
+}
+
+/// Which layers are not turned is not in the file: every fourth, as in the one model there is.
+fn from_gguf(keys: &Gguf) -> Result<Config> {
+    let mut c = keys.base("smollm3")?;
+    let rope = |i: usize| if (i + 1) % 4 == 0 { Rope::None } else { Rope::Global };
+    c.traits.layers = (0..c.num_hidden_layers).map(|i| Layer { sliding: false, rope: rope(i) }).collect();
+    Ok(c)
 }
