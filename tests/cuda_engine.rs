@@ -47,6 +47,7 @@ fn config(heads: usize, kv: usize, head_dim: usize, hidden: usize, vocab: usize,
         attention_bias: false,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
+        traits: Default::default(),
     }
 }
 

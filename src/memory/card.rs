@@ -480,6 +480,9 @@ mod tests {
             keys: 512,
             num_attention_heads: 28,
             tie_word_embeddings: false,
+            fused: false,
+            vectors: 2 * 3_584,
+            kept: 0,
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {
             let text = format!(

@@ -5,7 +5,7 @@
 //! largest set of intermediates that live at one time; and the program itself.
 
 use crate::ops::optimizer::Optim;
-use crate::recipe::{LINEAR, Recipe, TargetModules};
+use crate::recipe::{FUSED, LINEAR, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub struct Shape {
     pub keys: usize,
     pub num_attention_heads: usize,
     pub tie_word_embeddings: bool,
+    /// Whether q, k, v are one matrix, and gate and up another.
+    pub fused: bool,
+    /// Numbers of a block's norms and biases.
+    pub vectors: usize,
+    /// f32 numbers that a block keeps per token for its backward pass, beyond what every block does.
+    pub kept: usize,
 }
 
 /// Bytes of an f32.
@@ -44,9 +50,13 @@ const FILL: f64 = 0.9;
 
 impl Shape {
     /// (name, outputs, inputs) of a block's linear layers.
-    fn linears(&self) -> [(&'static str, usize, usize); 7] {
+    fn linears(&self) -> Vec<(&'static str, usize, usize)> {
         let (n, f) = (self.hidden_size, self.intermediate_size);
-        [
+        if self.fused {
+            let qkv = (FUSED[0], self.queries + 2 * self.keys, n);
+            return vec![qkv, (LINEAR[3], n, self.queries), (FUSED[1], 2 * f, n), (LINEAR[6], n, f)];
+        }
+        vec![
             (LINEAR[0], self.queries, n),
             (LINEAR[1], self.keys, n),
             (LINEAR[2], self.keys, n),
@@ -59,7 +69,7 @@ impl Shape {
 
     /// Numbers in the base model; a tied head counts once.
     pub fn parameters(&self) -> u64 {
-        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + 2 * self.hidden_size;
+        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + self.vectors;
         let tables = if self.tie_word_embeddings { 1 } else { 2 };
         (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
     }
@@ -71,7 +81,7 @@ impl Shape {
             TargetModules::AllLinear(_) => true,
             TargetModules::Names(names) => names.iter().any(|n| n == name),
         };
-        self.linears().map(|(name, ..)| name).into_iter().filter(here).collect()
+        self.linears().into_iter().map(|(name, ..)| name).filter(here).collect()
     }
 
     fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
@@ -95,7 +105,7 @@ impl Shape {
         let qkv = self.queries + 2 * self.keys;
         let block = 2 * self.hidden_size + qkv + self.queries + self.num_attention_heads + 2 * self.intermediate_size;
         let inner = recipe.lora.as_ref().map_or(0, |l| l.r * self.adapted(recipe).len());
-        (block + inner) as u64
+        (block + inner + self.kept) as u64
     }
 
     /// f32 numbers per token of the intermediates that live at one time in a block's backward pass, besides what is
@@ -245,6 +255,9 @@ mod tests {
         keys: 192,
         num_attention_heads: 9,
         tie_word_embeddings: true,
+        fused: false,
+        vectors: 2 * 576,
+        kept: 0,
     };
 
     fn recipe(more: &str) -> Recipe {

@@ -1,4 +1,4 @@
-//! One file an architecture; LoRA and frozen linear layers; loading.
+//! One decoder that reads a description, a small file a family that writes it; LoRA and frozen linear layers; loading.
 //!
 //! Must not know recipes, runs or the console.
 
@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod demo;
 pub mod device;
 pub mod engine;
+pub mod families;
 pub mod files;
 pub mod gguf;
 pub mod hf;
@@ -19,6 +20,8 @@ mod linear;
 pub mod llama;
 pub mod loading;
 pub mod lora;
+mod mlp;
+mod norm;
 pub mod params;
 pub mod ollama;
 mod pypi;

@@ -17,6 +17,7 @@ pub mod cross_entropy;
 pub mod cuda;
 pub mod dropout;
 pub mod embedding;
+pub mod head_norm;
 mod host;
 pub mod matmul;
 pub mod nf4;

@@ -14,7 +14,7 @@ use crate::export::adapter::{self, AdapterConfig};
 use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
-use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::ranks::Ranks;
 use crate::ops::optimizer::Optim;
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
@@ -76,6 +76,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         optim: Optim::named(&recipe.train.optim),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
+    let lora = lora.map(|l| l.named(speaker.model.config()));
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }
@@ -159,7 +160,7 @@ impl Prepared {
 
 fn fresh_lora(section: &LoraSection) -> LoraConfig {
     let target_modules = match &section.target_modules {
-        TargetModules::AllLinear(_) => MODULES.iter().map(|m| m.to_string()).collect(),
+        TargetModules::AllLinear(word) => vec![word.clone()],
         TargetModules::Names(names) => names.clone(),
     };
     LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }

@@ -16,7 +16,7 @@ use crate::ops::cuda::gemm::{Gemm, Mat};
 use crate::ops::cuda::nf4::{Nf4, Tables};
 use crate::ops::optimizer::Optim;
 use crate::ops::quant8::Code;
-use crate::ops::rope::{Llama3, Rotary};
+use crate::ops::rope::Rotary;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use half::bf16;
@@ -108,13 +108,7 @@ fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Tensor> {
 
 /// The rotary frequencies of a model.
 pub(super) fn rotary(c: &Config) -> Rotary {
-    let scaling = c.rope_scaling.map(|s| Llama3 {
-        factor: s.factor,
-        low_freq_factor: s.low_freq_factor,
-        high_freq_factor: s.high_freq_factor,
-        original_max_position_embeddings: s.original_max_position_embeddings,
-    });
-    Rotary::new(c.head_dim, c.rope_theta, scaling)
+    Rotary::new(c.head_dim, c.rope_theta, c.rope_scaling.as_ref())
 }
 
 /// Whether a card can do this model and this tuning.
@@ -123,6 +117,10 @@ pub(super) fn rotary(c: &Config) -> Rotary {
 /// What it cannot.
 pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
+    if let [first, rest @ ..] = c.beyond_llama().as_slice() {
+        let others = rest.iter().map(|t| format!(", {t}")).collect::<String>();
+        return refuse(format!("a card does not do what {} needs: {first}{others}", c.model_type));
+    }
     if !HEAD_SIZES.contains(&c.head_dim) {
         return refuse(format!("head_dim = {}: the card's attention has {HEAD_SIZES:?}", c.head_dim));
     }
@@ -154,7 +152,7 @@ impl CudaLlama {
         let params = Params::new(llama::plan(&config, tuning), &Device::Cpu)?;
         let (r, scale) = match tuning {
             Tuning::Lora(l) => {
-                l.check()?;
+                l.check(&config)?;
                 (l.r, (l.alpha / l.r as f64) as f32)
             }
             _ => (0, 0.0),

@@ -214,7 +214,7 @@ impl CudaLlama {
         }
         let count = count.next_power_of_two();
         let positions: Vec<u32> = (0..count as u32).collect();
-        let (cos, sin) = load::rotary(&self.config).angles(&positions)?;
+        let (cos, sin) = load::rotary(&self.config).angles(&positions, &[])?;
         let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
         let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
         let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;

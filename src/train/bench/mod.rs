@@ -141,11 +141,11 @@ fn operations(c: &Config, o: &Options) -> f64 {
     (o.batch * o.seq) as f64 * (layers + 4.0 * h * c.vocab_size as f64)
 }
 
-/// Uniform weights of standard deviation 0.02, norms of 1.
+/// Uniform weights of standard deviation 0.02, norms of 1, biases of 0.
 pub fn random_weights(config: Config) -> Result<Weights> {
     let mut tensors = HashMap::new();
     for (stream, (name, shape)) in config.tensor_shapes().into_iter().enumerate() {
-        let mut values = vec![1f32; shape.iter().product()];
+        let mut values = vec![if name.ends_with(".bias") { 0f32 } else { 1.0 }; shape.iter().product()];
         if shape.len() > 1 {
             // Uniform on ±b has the standard deviation b / √3.
             Stream { seed: 3407, words: [stream as u32, 0, 0] }.fill_uniform(0.02 * 3f32.sqrt(), &mut values);
