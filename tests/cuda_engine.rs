@@ -78,7 +78,7 @@ fn batch(vocab: usize, lengths: &[usize]) -> Batch {
         .enumerate()
         .map(|(row, &n)| {
             let ids: Vec<u32> = (0..n).map(|i| random.block((at + i) as u32)[0] % vocab as u32).collect();
-            let trained = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
+            let trained: Vec<bool> = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
             at += n;
             Example { ids: ids.into(), trained: trained.into(), row: row as u32, truncated: false }
         })

@@ -34,7 +34,10 @@ fn the_mean_nll_of_512_tokens_is_llama_cpps() {
     assert_eq!(ids.len(), reference.tokens);
     assert_eq!(ids[..reference.first_ids.len()], reference.first_ids);
     let trained = vec![true; ids.len()];
-    let (sum, labels) = speaker.model.loss(&Batch::of(&[&Example { ids: ids.into(), trained: trained.into(), row: 0, truncated: false }])).unwrap();
+    let (sum, labels) = speaker
+        .model
+        .loss(&Batch::of(&[&Example { ids: ids.into(), trained: trained.into(), row: 0, truncated: false }]))
+        .unwrap();
     let mean = sum / labels as f64;
     println!("ours {mean:.4}, llama.cpp {:.4}, transformers {:.4}", reference.llama_cpp, reference.transformers);
     assert_eq!(labels as usize, reference.tokens - 1);

@@ -464,7 +464,10 @@ fn a_source_of_rows_is_a_path_or_a_table_or_a_name_of_the_hub() {
         ("\"hf:o/n@v1\"", "hf:o/n@v1".into()),
         ("{ path = \"o/n@v1\" }", "hf:o/n@v1".into()),
         ("{ path = \"a\", split = \"test\" }", DataSource { split: Some("test".into()), ..here("a") }),
-        ("[{ path = \"a\", weight = 2, format = \"alpaca\" }]", DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") }),
+        (
+            "[{ path = \"a\", weight = 2, format = \"alpaca\" }]",
+            DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") },
+        ),
     ] {
         let recipe = of(train).unwrap();
         assert_eq!(recipe.data.train, [expected], "{train}");
