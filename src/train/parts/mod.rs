@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod companions;
+pub mod course;
 pub mod ending;
 pub mod evaluate;
 pub mod generate;
