@@ -82,7 +82,7 @@ pub fn tokenize(
     let found = files::find(paths, key)?;
     let contents = found.files.iter().map(|p| content(p)).collect::<Result<Vec<_>>>()?;
     let options = Options {
-        cpt: recipe.method == Method::Cpt,
+        method: recipe.method,
         assistant_only_loss: recipe.train.assistant_only_loss,
         completion_only_loss: recipe.train.completion_only_loss,
         max_seq_length: recipe.model.max_seq_length,
@@ -156,8 +156,7 @@ fn make(
     if raws.is_empty() {
         return Err(Error::new(format!("{key}: there are no rows in {}", listed(&sources))).kind(Kind::Blocked));
     }
-    let (detected, formatting) =
-        detect(recipe, &raws, options.cpt).map_err(|e| first_bad(e, &raws, &sources).at(key))?;
+    let (detected, formatting) = detect(recipe, &raws).map_err(|e| first_bad(e, &raws, &sources).at(key))?;
     needs_template(&detected, &raws, model)?;
 
     let (total, done) = (raws.len(), AtomicUsize::new(0));
@@ -179,9 +178,9 @@ fn make(
     Ok(gather(outcomes, places, sources, detected))
 }
 
-fn detect(recipe: &Recipe, raws: &[Raw], cpt: bool) -> Result<(Detected, Option<Formatting>)> {
+fn detect(recipe: &Recipe, raws: &[Raw]) -> Result<(Detected, Option<Formatting>)> {
     let Some(templates) = &recipe.data.messages else {
-        return Ok((format::detect(raws, &recipe.data.format, cpt)?, None));
+        return Ok((format::detect(raws, &recipe.data.format, recipe.method)?, None));
     };
     let formatting = Formatting::new(templates)?;
     let census = Census::of(raws);
@@ -214,6 +213,12 @@ fn needs_template(detected: &Detected, raws: &[Raw], model: &ModelSide) -> Resul
         Format::PromptCompletion => {
             raws.iter().any(|r| r.columns.as_ref().is_ok_and(|c| c.get("prompt").is_some_and(|p| p.is_array())))
         }
+        Format::Preference => raws.iter().any(|r| {
+            r.columns.as_ref().is_ok_and(|c| {
+                let text = |name: &str| c.get(name).is_some_and(|v| v.is_string());
+                !(text("chosen") && text("rejected") && (text("prompt") || !c.contains_key("instruction")))
+            })
+        }),
         _ => true,
     };
     if chat && model.render.is_none() {
@@ -244,7 +249,8 @@ fn one(
         return bad(format!("a text file among rows that are read as {}", detected.format));
     }
     // A text file is a document whatever the method: cut to one length, most of it would be lost.
-    let options = &Options { cpt: options.cpt || raw.document, ..*options };
+    let method = if raw.document { Method::Cpt } else { options.method };
+    let options = &Options { method, ..*options };
     match rows::parse(columns, detected.format, formatting) {
         Err(problem) => bad(problem),
         Ok(row) => Outcome {

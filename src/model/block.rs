@@ -151,6 +151,30 @@ impl Block {
         Ok(self.mlp(&h, &c)?.0)
     }
 
+    /// One new token of each of several conversations, `x [R, n]`, row i after the `pasts[i]` tokens of `caches[i]`.
+    pub fn decode_rows(
+        &self,
+        x: &Tensor,
+        place: &Place,
+        caches: &[&(Tensor, Tensor)],
+        pasts: &[usize],
+        c: Context,
+    ) -> Result<Tensor> {
+        let c = Context { layer: self.layer, ..c };
+        let (normed, _) = rms_norm(x, &self.attention_norm.value, self.eps)?;
+        let (qkv, _) = self.qkv.forward(&normed, &c)?;
+        rope_(&qkv, &place.cos, &place.sin, self.turned(), false)?;
+        let attended = caches
+            .iter()
+            .zip(pasts)
+            .enumerate()
+            .map(|(i, (cache, &past))| attention_cached(&qkv.narrow(0, i, 1)?, self.heads, &cache.0, &cache.1, past))
+            .collect::<Result<Vec<_>>>()?;
+        let (h, _) = self.o.forward(&Tensor::cat(&attended, 0)?, &c)?;
+        add_(&h, x)?;
+        Ok(self.mlp(&h, &c)?.0)
+    }
+
     /// The block's weights in Hugging Face's names.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::new();

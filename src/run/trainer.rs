@@ -7,8 +7,8 @@ use crate::recipe::Recipe;
 use crate::train::event::{Body, Finding, RunState, Severity, State};
 use crate::train::outlet::Outlet;
 use crate::train::parts::ending::Ending;
+use crate::train::method;
 use crate::train::setup::{self, Prepared};
-use crate::train::sft;
 use crate::{Error, Result};
 
 /// Train `recipe` in the session's folder, from its checkpoint of step `resume` where there is one. A failure is said
@@ -56,7 +56,7 @@ fn attempt(recipe: &Recipe, resume: Option<u64>, session: &mut Session) -> Resul
         None => None,
     };
     session.watch(doctor);
-    sft::train(recipe, prepared, session, from.as_deref())
+    method::train(recipe, prepared, session, from.as_deref())
 }
 
 /// What can be known of the rows as they will be trained, before the first step.

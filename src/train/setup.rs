@@ -67,6 +67,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
         checkpointing: &recipe.train.gradient_checkpointing,
+        cpu_only: (recipe.method == Method::Dpo).then_some(recipe.method.name()),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     if let Some(given) = &given {
@@ -91,7 +92,13 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         estimate.components = components;
     }
     let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
-    let fingerprint = fingerprint(&data.train);
+    let mut fingerprint = fingerprint(&data.train);
+    if recipe.method == Method::Dpo && given.is_some() {
+        // The reference is the adapter as it stands here: another one would be another run.
+        let values = speaker.model.params().values()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        fingerprint.push_str(&format!("+{}", &blake3::hash(&bytes).to_hex()[..32]));
+    }
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
         lora_alpha: l.alpha,
@@ -198,10 +205,7 @@ fn facts(
     };
     Start {
         run_name: recipe.run_name.clone(),
-        method: match recipe.method {
-            Method::Sft => "sft".into(),
-            Method::Cpt => "cpt".into(),
-        },
+        method: recipe.method.name().into(),
         tuning: match lora {
             Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
             Some(l) => format!("lora r{}", l.r),
@@ -218,8 +222,8 @@ fn facts(
             0 => t.num_train_epochs,
             steps => plan.epoch(steps),
         },
-        train_rows: data.train.len() as u64,
-        eval_rows: data.eval.len() as u64,
+        train_rows: rows_of(recipe, data.train.len()),
+        eval_rows: rows_of(recipe, data.eval.len()),
         truncated_share: data.summary.truncated_share(),
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
@@ -228,6 +232,12 @@ fn facts(
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",
     }
+}
+
+/// Rows of so many examples: a pair is two of them.
+fn rows_of(recipe: &Recipe, examples: usize) -> u64 {
+    let each = if recipe.method == Method::Dpo { 2 } else { 1 };
+    (examples / each) as u64
 }
 
 /// A digest of the examples, in order.

@@ -77,11 +77,6 @@ impl Method for Likelihood {
     ) -> Result<Option<Evaluation>> {
         let size = recipe.train.per_device_eval_batch_size;
         let e = evaluate(&prepared.speaker.model, &prepared.data.eval, size, go_on)?;
-        Ok(e.map(|e| Evaluation {
-            loss: e.loss,
-            label_tokens: e.label_tokens,
-            metrics: Metrics::new(),
-            score: e.loss,
-        }))
+        Ok(e.map(|e| Evaluation { loss: e.loss, label_tokens: e.label_tokens, metrics: Metrics::new(), score: e.loss }))
     }
 }

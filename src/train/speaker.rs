@@ -46,11 +46,13 @@ pub struct Computes<'a> {
     pub load_in_4bit: bool,
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
+    /// A method whose passes only the CPU's engine has.
+    pub cpu_only: Option<&'a str>,
 }
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, checkpointing: "auto" }
+        Self { device: "auto", load_in_4bit: false, checkpointing: "auto", cpu_only: None }
     }
 }
 
@@ -155,7 +157,12 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
             return on_cpu(weights, tuning, seed, on);
         }
     };
-    if let Err(e) = cuda::check(&weights.config, tuning) {
+    let checked = match on.cpu_only {
+        Some(method) => Err(Error::usage(format!("{method} is not computed on a card"))
+            .next("take model.device = \"cpu\", or auto, which falls back to it")),
+        None => cuda::check(&weights.config, tuning),
+    };
+    if let Err(e) = checked {
         if on.device != "auto" {
             return Err(e);
         }

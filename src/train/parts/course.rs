@@ -288,10 +288,12 @@ impl<'a, M: Method> Course<'a, M> {
     fn load(&mut self, dir: &Path) -> Result<()> {
         let progress = checkpoint::read(dir, &mut self.prepared.speaker.model)?;
         if progress.data != self.prepared.fingerprint {
-            return Err(Error::new("the training rows are not those of this run any more")
-                .kind(Kind::Usage)
-                .at(dir.display())
-                .next("put the data files back as they were, or start a new run with lora.adapter_name_or_path"));
+            return Err(Error::new(
+                "the training rows (or of DPO the given adapter) are not those of this run any more",
+            )
+            .kind(Kind::Usage)
+            .at(dir.display())
+            .next("put the data files back as they were, or start a new run with lora.adapter_name_or_path"));
         }
         for (key, value) in &progress.changes {
             self.recipe = live::change(&self.recipe, key, value)?;
