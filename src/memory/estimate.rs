@@ -26,6 +26,10 @@ pub struct Shape {
     pub vectors: usize,
     /// f32 numbers that a block keeps per token for its backward pass, beyond what every block does.
     pub kept: usize,
+    /// Heads of queries and keys that have norms of their own.
+    pub normed_heads: usize,
+    /// Whether what attention and MLP give is normalised too.
+    pub post_norms: bool,
 }
 
 /// Bytes of an f32.
@@ -265,6 +269,8 @@ mod tests {
         fused: false,
         vectors: 2 * 576,
         kept: 0,
+        normed_heads: 0,
+        post_norms: false,
     };
 
     fn recipe(more: &str) -> Recipe {

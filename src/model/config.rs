@@ -131,6 +131,8 @@ impl Config {
             ]
             .iter()
             .sum(),
+            normed_heads: if t.head_norms { self.num_attention_heads + self.num_key_value_heads } else { 0 },
+            post_norms: t.post_norms,
         }
     }
 
