@@ -227,4 +227,4 @@ macro_rules! families {
     )*};
 }
 
-families! { llama qwen2 qwen3 mistral gemma2 gemma3 phi3 phi4 smollm3 }
+families! { llama qwen2 qwen3 qwen3_moe mistral gemma2 gemma3 phi3 phi4 smollm3 }

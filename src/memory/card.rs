@@ -463,7 +463,8 @@ mod tests {
             num_attention_heads: 28,
             tie_word_embeddings: false,
             fused: false,
-            vectors: 2 * 3_584,
+            dense: true,
+            others: 2 * 3_584,
             kept: 0,
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {

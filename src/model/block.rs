@@ -170,19 +170,19 @@ impl Block {
 
     /// Turns `dy` (whose tensor it overwrites) into `dx`, adding into what trains on the way. Unless `wanted`, what
     /// lies below the adapters of this block's first layer is left out and the result is not a gradient.
-    pub fn backward(&self, dy: Tensor, saved: Saved, place: &Place, wanted: bool, c: Context) -> Result<Tensor> {
+    pub fn backward(&self, dy: Tensor, mut saved: Saved, place: &Place, wanted: bool, c: Context) -> Result<Tensor> {
         let c = Context { layer: self.layer, ..c };
-        let [inner_qkv, inner_o] = &saved.inner;
         // The MLP; `dy` itself goes on through the residual stream.
         match self.part(1, &dy, saved.mlp_share.as_ref())? {
-            Some(dshare) => self.mlp.backward_inner(&dshare, &saved.mlp, &c)?,
-            None => self.mlp.backward_inner(&dy, &saved.mlp, &c)?,
+            Some(dshare) => self.mlp.backward_inner(&dshare, &mut saved.mlp, &c)?,
+            None => self.mlp.backward_inner(&dy, &mut saved.mlp, &c)?,
         }
         let (normed, rstd) = self.before(1).forward(&saved.h)?;
         if let Some(d) = self.mlp.backward(&normed, &saved.mlp, &c)? {
             self.before(1).backward(&d, &saved.h, &rstd, &dy)?;
         }
         // Attention.
+        let [inner_qkv, inner_o] = &saved.inner;
         let dshare = self.part(0, &dy, saved.attention_share.as_ref())?;
         let dshare = dshare.as_ref().unwrap_or(&dy);
         let Some(dattended) = self.o.backward(dshare, &saved.attended, inner_o, true, &c)? else { return Ok(dy) };

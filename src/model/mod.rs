@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod demo;
 pub mod device;
 pub mod engine;
+mod experts;
 pub mod families;
 pub mod files;
 pub mod gguf;

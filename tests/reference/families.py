@@ -32,6 +32,8 @@ MODELS = {
     "llama": ("Llama", dict(attention_bias=True, mlp_bias=True, rope_parameters=llama3)),
     "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=8, max_window_layers=1, tie_word_embeddings=True)),
     "qwen3": ("Qwen3", dict(head_dim=12, rope_parameters=yarn)),
+    "qwen3_moe": ("Qwen3Moe", dict(head_dim=12, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20,
+                                   norm_topk_prob=True)),
     "mistral": ("Mistral", dict(sliding_window=8)),
     "gemma2": ("Gemma2", dict(head_dim=8, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
                               **layers)),
@@ -53,6 +55,21 @@ def numbers(name, count):
         z = (z ^ (z >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
         z ^= z >> numpy.uint64(31)
     return torch.from_numpy(((z >> numpy.uint64(56)).astype(numpy.float32) - 128.0) / 128.0)
+
+
+def parts(model):
+    """(name, tensor, gradient) of every parameter as checkpoints name it: one a matrix, also where transformers stacks
+    those of all experts."""
+    for k, p in model.named_parameters():
+        stack, _, kind = k.partition("mlp.experts.")
+        rows = p.shape[1] // 2 if kind == "gate_up_proj" else None
+        for e in range(p.shape[0]) if kind else []:
+            names = ["gate_proj", "up_proj"] if rows else ["down_proj"]
+            for n, name in enumerate(names):
+                at = slice(n * rows, (n + 1) * rows) if rows else slice(None)
+                yield f"{stack}mlp.experts.{e}.{name}.weight", p[e, at], None if p.grad is None else p.grad[e, at]
+        if not kind:
+            yield k, p, p.grad
 
 
 def fill(name, p, offset):
@@ -82,12 +99,16 @@ def run(model):
     return torch.cat(logits), loss.detach().reshape(1)
 
 
+def family_has_experts(model):
+    return any("experts" in k for k, _ in model.named_parameters())
+
+
 def build(family, extra):
     name = family + ("TextConfig" if family == "Gemma3" else "Config")
     config = getattr(transformers, name)(**{**shape, **extra}, attn_implementation="eager")
     model = getattr(transformers, family + "ForCausalLM")(config).float()
     offset = family.startswith("Gemma")
-    for k, p in model.named_parameters():
+    for k, p, _ in parts(model):
         fill(k, p, offset)
     return model, offset
 
@@ -98,9 +119,11 @@ def main():
         model, offset = build(*MODELS[name])
         logits, loss = run(model)
         out = {"full.logits": logits, "full.loss": loss}
-        out |= {f"full.grad.{k}": p.grad.clone() for k, p in model.named_parameters()}
+        out |= {f"full.grad.{k}": grad.clone() for k, _, grad in parts(model)}
         config = model.config.to_dict()
-        lora = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+        # PEFT 0.21 also adapts stacked experts, as if they were the linear layers of transformers 4; we adapt attention there.
+        target = ["q_proj", "k_proj", "v_proj", "o_proj"] if family_has_experts(model) else "all-linear"
+        lora = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, target_modules=target, task_type="CAUSAL_LM")).train()
         plain = lambda k: k.removeprefix("base_model.model.").replace(".default.", ".")
         for k, p in lora.named_parameters():
             if "lora_" in k:

@@ -28,7 +28,7 @@ CHANGED = {
 for name, (family, extra) in families.MODELS.items():
     model, _ = families.build(family, CHANGED.get(name, extra))
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
+        folder = pathlib.Path(folder) / name  # its name gets into the file
         model.save_pretrained(folder)
         # Gemma 3's converter counts the entries of the vocabulary.
         (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {str(i): i for i in range(48)}}, "added_tokens": []}))

@@ -12,6 +12,7 @@ mod mistral;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use super::config::Config;
@@ -32,10 +33,11 @@ pub(super) struct Family {
     gguf: Option<(&'static str, fn(&Gguf) -> Result<Config>)>,
 }
 
-const FAMILIES: [&Family; 8] = [
+const FAMILIES: [&Family; 9] = [
     &llama::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
     &mistral::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
@@ -59,14 +61,11 @@ pub(super) fn from_gguf(keys: &Gguf) -> Result<Config> {
         return Err(Error::new(format!("architecture {} is not supported", keys.architecture))
             .next(format!("supported in a .gguf: {}", supported_gguf().join(", "))));
     };
-    if let Some(n) = keys.size("expert_count")?.filter(|n| *n > 0) {
-        return Err(Error::new(format!(
-            "{}.expert_count = {n}: mixtures of experts are not supported",
-            keys.architecture
-        ))
-        .next("use a dense model"));
-    }
     let config = read(keys)?;
+    if let (Some(n), None) = (keys.size("expert_count")?.filter(|n| *n > 0), &config.traits.experts) {
+        return Err(Error::new(format!("{}.expert_count = {n} is not supported", keys.architecture))
+            .next("mixtures of experts that are: qwen3moe"));
+    }
     config.validate()?;
     Ok(config)
 }
