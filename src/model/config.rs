@@ -69,6 +69,8 @@ pub struct Traits {
     pub layers: Vec<Layer>,
     /// A mixture of experts in place of every MLP.
     pub experts: Option<Experts>,
+    /// Each head's softmax has one more score, which belongs to no token (gpt-oss).
+    pub sinks: bool,
 }
 
 /// A mixture of experts.
@@ -82,6 +84,10 @@ pub struct Experts {
     pub intermediate_size: usize,
     /// `norm_topk_prob`: the chosen experts' weights are divided by their sum.
     pub normalized: bool,
+    /// The router's name under a block.
+    pub router: &'static str,
+    /// Whether router and experts carry biases.
+    pub biased: bool,
 }
 
 /// What one layer's attention sees, and by which angles it turns.
@@ -231,7 +237,7 @@ impl Config {
             projections.map(|(name, out, inputs)| (format!("{prefix}{name}.weight"), vec![out, inputs])).collect();
         if let Some(e) = &self.traits.experts {
             let (n, f) = (self.hidden_size, e.intermediate_size);
-            all.push((format!("{prefix}{}", experts::ROUTER), vec![e.count, n]));
+            all.push((format!("{prefix}{}.weight", e.router), vec![e.count, n]));
             for expert in 0..e.count {
                 let shapes = [vec![f, n], vec![f, n], vec![n, f]];
                 let names = experts::names(expert).map(|name| format!("{prefix}{name}.weight"));
@@ -248,9 +254,20 @@ impl Config {
             let named = group.iter().map(|(name, out, _)| (format!("{prefix}{name}.bias"), vec![*out]));
             all.extend(named.filter(|_| bias));
         }
+        if let Some(e) = self.traits.experts.filter(|e| e.biased) {
+            all.push((format!("{prefix}{}.bias", e.router), vec![e.count]));
+            for expert in 0..e.count {
+                let widths = [e.intermediate_size, e.intermediate_size, self.hidden_size];
+                let names = experts::names(expert).map(|name| format!("{prefix}{name}.bias"));
+                all.extend(names.into_iter().zip(widths.map(|w| vec![w])));
+            }
+        }
         all.extend(self.norms().iter().map(|n| (format!("{prefix}{n}"), vec![self.hidden_size])));
         if self.traits.head_norms {
             all.extend(HEAD_NORMS.map(|n| (format!("{prefix}{n}"), vec![self.head_dim])));
+        }
+        if self.traits.sinks {
+            all.push((format!("{prefix}{SINKS}"), vec![self.num_attention_heads]));
         }
         all
     }
@@ -294,7 +311,7 @@ impl Config {
             t.head_norms.then_some("q_norm and k_norm"),
             t.unit_offset.then_some("norms of 1 + weight"),
             t.post_norms.then_some("norms after attention and MLP"),
-            (t.activation != d.activation).then_some("gelu_pytorch_tanh"),
+            (t.activation != d.activation).then_some("an activation other than silu"),
             t.embedding_scale.map(|_| "scaled embeddings"),
             t.query_pre_attn_scalar.map(|_| "query_pre_attn_scalar"),
             t.attn_logit_softcapping.map(|_| "attn_logit_softcapping"),
@@ -304,6 +321,7 @@ impl Config {
             t.layers.iter().any(|l| l.rope == Rope::Local).then_some("rope_local_base_freq"),
             t.layers.iter().any(|l| l.rope == Rope::None).then_some("no_rope_layers"),
             t.experts.map(|_| "a mixture of experts"),
+            t.sinks.then_some("attention sinks"),
             scaling,
         ]
         .into_iter()
@@ -391,5 +409,7 @@ impl Config {
     }
 }
 
+/// The scores of no token, one a head, under a block.
+pub(super) const SINKS: &str = "self_attn.sinks";
 /// The norms of query and key heads, under a block.
 pub(super) const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];

@@ -8,21 +8,28 @@ use super::linear::{Linear, Weight};
 use super::lora::Context;
 use super::params::Params;
 use crate::ops::embedding::{gather, scatter_add_};
-use crate::ops::matmul::{matmul, matmul_add_};
+use crate::ops::matmul::matmul;
 use crate::ops::moe::{Routes, route, route_backward, row_products, scale_rows_};
+use crate::ops::residual::{add_bias_, add_bias_backward};
 use crate::ops::swiglu::{swiglu, swiglu_backward_};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
 #[derive(Debug)]
 pub(super) struct Experts {
-    name: String,
-    /// `[experts, n]`
-    router: Weight,
+    /// `n` to as many logits as there are experts.
+    router: Linear,
     /// Gate and up, and down, of each.
-    experts: Vec<(Linear, Linear)>,
+    experts: Vec<(Linear, Down)>,
     is: Description,
     act: Activation,
+}
+
+/// An expert's last matrix. Its bias is added before the route's weight, so that it is apart.
+#[derive(Debug)]
+struct Down {
+    matrix: Linear,
+    bias: Option<(String, Weight)>,
 }
 
 /// What the backward pass needs besides the input.
@@ -41,32 +48,35 @@ pub(super) fn names(expert: usize) -> [String; 3] {
     ["gate_proj", "up_proj", "down_proj"].map(|m| format!("mlp.experts.{expert}.{m}"))
 }
 
-/// The router's matrix, under a block.
-pub(super) const ROUTER: &str = "mlp.gate.weight";
-
 impl Experts {
     pub fn new(weights: &mut Weights, params: &Params, is: Description, prefix: &str) -> Result<Self> {
         let Config { hidden_size: n, traits, .. } = weights.config.clone();
-        let name = format!("{prefix}.{ROUTER}");
-        let router = Weight::load(weights, params, &[(name.clone(), vec![is.count, n])])?;
+        let router = format!("{prefix}.{}", is.router);
+        let router = Linear::new(weights, params, None, &[(router, is.count)], n, is.biased)?;
         let f = is.intermediate_size;
         let experts = (0..is.count)
             .map(|e| {
                 let [gate, up, down] = names(e).map(|m| format!("{prefix}.{m}"));
-                let gate_up = Linear::new(weights, params, None, &[(gate, f), (up, f)], n, false)?;
-                Ok((gate_up, Linear::new(weights, params, None, &[(down, n)], f, false)?))
+                let gate_up = Linear::new(weights, params, None, &[(gate, f), (up, f)], n, is.biased)?;
+                let bias = format!("{down}.bias");
+                let matrix = Linear::new(weights, params, None, &[(down, n)], f, false)?;
+                let bias = match is.biased {
+                    true => Some((bias.clone(), Weight::load(weights, params, &[(bias, vec![n])])?)),
+                    false => None,
+                };
+                Ok((gate_up, Down { matrix, bias }))
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { name, router, experts, is, act: traits.activation })
+        Ok(Self { router, experts, is, act: traits.activation })
     }
 
-    fn expert(&self, e: usize) -> Result<&(Linear, Linear)> {
+    fn expert(&self, e: usize) -> Result<&(Linear, Down)> {
         self.experts.get(e).ok_or_else(|| Error::new(format!("there is no expert {e}")))
     }
 
     /// The normed `x [T, n]` to its share of the residual stream.
     pub fn forward(&self, x: &Tensor, c: &Context) -> Result<(Tensor, Saved)> {
-        let logits = matmul(x, &self.router.value.t()?)?;
+        let (logits, _) = self.router.forward(x, c)?;
         let routes = route(&logits, self.is.per_token, self.is.normalized)?;
         let y = Tensor::zeros(x.shape(), DType::F32, x.device())?;
         let mut parts = Vec::new();
@@ -74,7 +84,10 @@ impl Experts {
             let (gate_up, down) = self.expert(e)?;
             let (tokens, weights) = self.chosen(&routes, &places);
             let (inner, _) = gate_up.forward(&gather(x, &tokens)?, c)?;
-            let (out, _) = down.forward(&swiglu(&inner, self.act)?, c)?;
+            let (out, _) = down.matrix.forward(&swiglu(&inner, self.act)?, c)?;
+            if let Some((_, bias)) = &down.bias {
+                add_bias_(&out, &bias.value)?;
+            }
             scale_rows_(&out, &weights)?;
             scatter_add_(&y, &tokens, &out)?;
             parts.push((e, places, inner));
@@ -98,9 +111,19 @@ impl Experts {
             let unweighted = active.copy()?;
             // The weight belongs to the product, so the matrix sees it on its input, and the input's gradient without it.
             scale_rows_(&active, &weights)?;
-            let Some(dactive) = down.backward(&dout, &active, &Default::default(), true, c)? else { continue };
+            let Some(dactive) = down.matrix.backward(&dout, &active, &Default::default(), true, c)? else { continue };
             for (place, d) in places.iter().zip(row_products(&dactive, &unweighted)?) {
                 saved.dweights[*place] = d;
+            }
+            if let Some((_, bias)) = &down.bias {
+                let all = matmul(&dout, &bias.value.reshape(((), 1))?)?;
+                for (place, d) in places.iter().zip(all.flatten_all()?.to_vec1::<f32>()?) {
+                    saved.dweights[*place] += d;
+                }
+                if let Some(grad) = &bias.grad {
+                    scale_rows_(&dout, &weights)?;
+                    add_bias_backward(&dout, grad)?;
+                }
             }
             scale_rows_(&dactive, &weights)?;
             swiglu_backward_(inner, &dactive, self.act)?;
@@ -111,10 +134,8 @@ impl Experts {
     /// The second half: to the gradient of the normed `x`.
     pub fn backward(&self, x: &Tensor, saved: &Saved, c: &Context) -> Result<Tensor> {
         let dlogits = route_backward(&saved.logits, &saved.routes, &saved.dweights, self.is.normalized)?;
-        let dx = matmul(&dlogits, &self.router.value)?;
-        if let Some(grad) = &self.router.grad {
-            matmul_add_(grad, 1.0, &dlogits.t()?, x)?;
-        }
+        let dx = self.router.backward(&dlogits, x, &Default::default(), true, c)?;
+        let dx = dx.ok_or_else(|| Error::new("the router gave no gradient"))?;
         for (e, places, inner) in &saved.parts {
             let (gate_up, _) = self.expert(*e)?;
             let (tokens, _) = self.chosen(&saved.routes, places);
@@ -126,10 +147,11 @@ impl Experts {
     }
 
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = vec![(self.name.clone(), self.router.value.clone())];
+        let mut all = self.router.state()?;
         for (gate_up, down) in &self.experts {
             all.extend(gate_up.state()?);
-            all.extend(down.state()?);
+            all.extend(down.matrix.state()?);
+            all.extend(down.bias.iter().map(|(name, bias)| (name.clone(), bias.value.clone())));
         }
         Ok(all)
     }

@@ -25,3 +25,4 @@ mod norm;
 pub mod params;
 mod pypi;
 pub mod source;
+mod stacked;

@@ -26,6 +26,8 @@ CHANGED = {
 }
 
 for name, (family, extra) in families.MODELS.items():
+    if name == "gpt_oss":
+        continue  # its GGUF holds MXFP4, which is not read
     model, _ = families.build(family, CHANGED.get(name, extra))
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder) / name  # its name gets into the file

@@ -6,6 +6,7 @@
 mod gemma2;
 mod gemma3;
 pub(super) mod gguf;
+mod gpt_oss;
 mod json;
 mod llama;
 mod mistral;
@@ -33,11 +34,12 @@ pub(super) struct Family {
     gguf: Option<(&'static str, fn(&Gguf) -> Result<Config>)>,
 }
 
-const FAMILIES: [&Family; 9] = [
+const FAMILIES: [&Family; 10] = [
     &llama::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
     &qwen3_moe::FAMILY,
+    &gpt_oss::FAMILY,
     &mistral::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,

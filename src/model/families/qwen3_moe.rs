@@ -44,6 +44,8 @@ fn from_hf(json: &Json) -> Result<Config> {
         per_token: json.size("num_experts_per_tok")?.unwrap_or(8),
         intermediate_size: json.size("moe_intermediate_size")?.unwrap_or(768),
         normalized: json.flag("norm_topk_prob", false)?,
+        router: "mlp.gate",
+        biased: false,
     });
     Ok(c)
 }
@@ -58,6 +60,8 @@ fn from_gguf(keys: &Gguf) -> Result<Config> {
         per_token: size("expert_used_count")?,
         intermediate_size: size("expert_feed_forward_length")?,
         normalized: true,
+        router: "mlp.gate",
+        biased: false,
     });
     Ok(c)
 }
