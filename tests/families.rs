@@ -180,7 +180,12 @@ fn sequence(n: usize) -> Vec<u32> {
 }
 
 fn example(ids: Vec<u32>) -> Example {
-    Example { trained: (0..ids.len()).map(|i| i >= 3).collect(), ids, row: 0, truncated: false }
+    Example {
+        trained: (0..ids.len()).map(|i| i >= 3).collect::<Vec<bool>>().into(),
+        ids: ids.into(),
+        row: 0,
+        truncated: false,
+    }
 }
 
 fn batch() -> Batch {

@@ -34,7 +34,10 @@ fn the_mean_nll_of_512_tokens_is_llama_cpps() {
     assert_eq!(ids.len(), reference.tokens);
     assert_eq!(ids[..reference.first_ids.len()], reference.first_ids);
     let trained = vec![true; ids.len()];
-    let (sum, labels) = speaker.model.loss(&Batch::of(&[&Example { ids, trained, row: 0, truncated: false }])).unwrap();
+    let (sum, labels) = speaker
+        .model
+        .loss(&Batch::of(&[&Example { ids: ids.into(), trained: trained.into(), row: 0, truncated: false }]))
+        .unwrap();
     let mean = sum / labels as f64;
     println!("ours {mean:.4}, llama.cpp {:.4}, transformers {:.4}", reference.llama_cpp, reference.transformers);
     assert_eq!(labels as usize, reference.tokens - 1);
@@ -55,7 +58,7 @@ fn config(family: &str, model_type: &str) -> Config {
 fn logits(weights: Weights) -> Vec<f32> {
     let model = Llama::new(weights, &Tuning::None, 0).unwrap();
     let ids: Vec<u32> = (0..24).map(|i| 1000 + i * 977 % 40_000).collect();
-    let example = Example { trained: vec![true; ids.len()], ids, row: 0, truncated: false };
+    let example = Example { trained: vec![true; ids.len()].into(), ids: ids.into(), row: 0, truncated: false };
     model.logits(&Batch::of(&[&example])).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 

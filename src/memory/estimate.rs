@@ -4,7 +4,8 @@
 //! backward pass needs (or the block's input alone, where activations are computed again); the logits of one chunk; the
 //! largest set of intermediates that live at one time; and the program itself.
 
-use crate::recipe::{FUSED, LINEAR, Recipe, TargetModules};
+use crate::ops::optimizer::Optim;
+use crate::recipe::{FUSED, LINEAR, Method, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,13 +144,19 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / (1u64 << 30) as f64)
 }
 
+/// Bytes of `n` numbers that train: values, gradients and moments.
+pub(super) fn trained(recipe: &Recipe, n: u64) -> u64 {
+    2 * F32 * n + Optim::named(&recipe.train.optim).bytes(n)
+}
+
 /// Tokens of the largest batch: rows are laid end to end without padding, so it is the batch size times the longest row
 /// (`longest`, in tokens, where the rows are known), or times the full length where rows are packed.
 fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
     let full = recipe.model.max_seq_length;
     let row = if recipe.train.packing { full } else { longest.map_or(full, |l| l.min(full)) };
     let batch = recipe.train.per_device_train_batch_size.max(recipe.train.per_device_eval_batch_size);
-    (row * batch) as u64
+    let sequences = if recipe.method == Method::Dpo { 2 } else { 1 };
+    (row * batch * sequences) as u64
 }
 
 /// The estimate for a recipe, with activations kept or computed again.
@@ -165,16 +172,23 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let threads = std::thread::available_parallelism().map_or(1, |c| c.get() as u64);
     let scores = threads * 2 * QUERIES * row;
     let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
-    let copies = if recipe.lora.is_some() { 4 } else { 3 };
+    // Under full tuning the values are the weights.
+    let values = if recipe.lora.is_some() { 0 } else { F32 * trainable };
+    // What trains, as it stood at step 0; kept aside while the copy speaks.
+    let copied = recipe.method == Method::Dpo && recipe.has_given_start();
+    let reference = if copied { 2 * F32 * trainable } else { 0 };
     let mut components = vec![
         ("weights f32", F32 * shape.parameters()),
-        (states, F32 * copies * trainable),
+        (states, trained(recipe, trainable) - values),
         ("activations", F32 * activations),
         ("loss chunk", F32 * loss),
         ("workspace", F32 * (t * shape.passing() + scores)),
     ];
-    let passing: u64 = components[2..].iter().map(|(_, bytes)| bytes).sum();
+    let passing: u64 = components[2..5].iter().map(|(_, bytes)| bytes).sum();
     let share = if recipe.train.packing { KEPT_ALIKE } else { KEPT_VARIED };
+    if reference > 0 {
+        components.insert(2, ("reference", reference));
+    }
     components.push(("program, allocator", PROGRAM + TOKENIZER * v + (share * passing as f64) as u64));
     Estimate { components, tokens: t, recomputes }
 }

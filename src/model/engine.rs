@@ -6,17 +6,41 @@ use super::cache::KvCache;
 use super::config::Config;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaLlama;
-use super::llama::{Llama, Pass};
+use super::llama::{Llama, Pass, Weighted};
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::Batch;
-use crate::ops::adamw::{AdamW, Rule};
+use crate::ops::adamw::Rule;
+use crate::ops::arena;
+pub use crate::ops::cross_entropy::LogProbabilities;
+use crate::ops::optimizer::{Moments, Optim, Optimizer};
 use crate::{Error, Result};
 use candle_core::Tensor;
+
+/// Who says how likely a text is.
+#[derive(Debug, Clone, Copy)]
+pub enum Voice<'a> {
+    /// The model as it stands.
+    Policy,
+    /// The base, as if there were no adapter.
+    Base,
+    /// The model with these values of what trains, as many as [`Params::len`].
+    Values(&'a [f32]),
+}
+
+/// What a weighted pass makes of the labels' log-probabilities.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Weighed {
+    /// What the batch adds to the step's loss.
+    pub loss: f64,
+    /// The derivative of the loss by each log-probability.
+    pub weights: Vec<f64>,
+}
 
 /// What an optimizer step came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stepped {
-    /// Σ NLL over the micro-batches since the last step.
+    /// Σ NLL over the micro-batches since the last step; of weighted passes, the sum of their losses.
     pub nll: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -44,8 +68,9 @@ pub enum Engine {
 
 pub struct OnCpu {
     model: Llama,
+    optim: Optim,
     /// Made at the first step, or when a checkpoint is put back.
-    optimizer: Option<AdamW>,
+    optimizer: Option<Optimizer>,
     nll: f64,
 }
 
@@ -56,13 +81,12 @@ pub enum Cache {
     Cuda(Box<super::cuda::CudaCache>),
 }
 
-impl From<Llama> for Engine {
-    fn from(model: Llama) -> Self {
-        Engine::Cpu(Box::new(OnCpu { model, optimizer: None, nll: 0.0 }))
-    }
-}
-
 impl Engine {
+    /// `model` on the CPU, with the optimizer that its training will step with.
+    pub fn on_cpu(model: Llama, optim: Optim) -> Self {
+        Engine::Cpu(Box::new(OnCpu { model, optim, optimizer: None, nll: 0.0 }))
+    }
+
     pub fn config(&self) -> &Config {
         match self {
             Engine::Cpu(c) => c.model.config(),
@@ -134,6 +158,91 @@ impl Engine {
         }
     }
 
+    /// Gradients and ΣNLL since the last step become their sums over all ranks. Every rank calls it before its step.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        match self {
+            Engine::Cpu(c) => {
+                let mut nll = [c.nll];
+                ranks.sum(&mut nll)?;
+                c.nll = nll[0];
+                let grads = c.model.params().grad_tensor();
+                let mut all = grads.to_vec1::<f32>()?;
+                ranks.sum_f32(&mut all)?;
+                arena::copy_(grads, &all)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.reduce(ranks),
+        }
+    }
+
+    /// A training pass whose loss is any function of the labels' log-probabilities: `weigh` is given them, in the batch's
+    /// order, and answers with the loss and its derivative by each. The loss is added to what [`Engine::step`] reports.
+    ///
+    /// # Errors
+    /// On a card, whose engine has no such pass.
+    pub fn weighted_backward(
+        &mut self,
+        batch: &Batch,
+        of: Weighted,
+        pass: &Pass,
+        weigh: &mut dyn FnMut(&LogProbabilities) -> Result<Weighed>,
+    ) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => {
+                let mut loss = 0.0;
+                c.model.weighted_backward(batch, of, pass, &mut |chances| {
+                    let weighed = weigh(chances)?;
+                    loss = weighed.loss;
+                    Ok(weighed.weights)
+                })?;
+                c.nll += loss;
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
+    /// The log-probability of every label of `batches`, in order, as `voice` has it: no dropout, nothing saved.
+    ///
+    /// # Errors
+    /// On a card, whose engine has no such pass.
+    pub fn log_probabilities(
+        &mut self,
+        batches: &[Batch],
+        of: Weighted,
+        voice: Voice,
+    ) -> Result<Vec<LogProbabilities>> {
+        match self {
+            Engine::Cpu(c) => {
+                let all = |model: &Llama| {
+                    batches.iter().map(|b| model.log_probabilities(b, of.temperature, of.entropies)).collect()
+                };
+                match voice {
+                    Voice::Policy => all(&c.model),
+                    Voice::Base => {
+                        c.model.set_adapter_enabled(false);
+                        let said = all(&c.model);
+                        c.model.set_adapter_enabled(true);
+                        said
+                    }
+                    Voice::Values(values) => {
+                        let own = c.model.params().values()?;
+                        c.model.params().set_values(values)?;
+                        let said = all(&c.model);
+                        c.model.params().set_values(&own)?;
+                        said
+                    }
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
     /// One AdamW step over the gradients since the last one, clipped to the rule's norm as
     /// `torch.nn.utils.clip_grad_norm_` does. Loss or gradients that are not finite change nothing.
     pub fn step(&mut self, rule: &Rule) -> Result<Stepped> {
@@ -146,10 +255,9 @@ impl Engine {
                     _ => 1.0,
                 };
                 let taken = grad_norm.is_finite() && c.nll.is_finite();
-                let optimizer = optimizer(&mut c.optimizer, params)?;
+                let optimizer = optimizer(&mut c.optimizer, c.optim, params)?;
                 if taken {
-                    optimizer.obey(rule);
-                    optimizer.step(params, rule.lr, clip)?;
+                    optimizer.step(rule, params.value_tensor(), params.grad_tensor(), params.decayed(), clip)?;
                 }
                 Ok(Stepped { nll: std::mem::take(&mut c.nll), grad_norm, taken })
             }
@@ -193,6 +301,41 @@ impl Engine {
             (Engine::Cuda(c), Cache::Cuda(cache)) => c.decode(ids, cache),
             #[cfg(feature = "cuda")]
             _ => Err(Error::new("a cache of another model")),
+        }
+    }
+
+    /// Another conversation that has read what `cache` holds, with room for `capacity` tokens.
+    ///
+    /// # Errors
+    /// On a card, whose engine decodes one conversation at a time.
+    pub fn fork_cache(&self, cache: &Cache, capacity: usize) -> Result<Cache> {
+        match cache {
+            Cache::Cpu(cache) => Ok(Cache::Cpu(cache.fork(capacity)?)),
+            #[cfg(feature = "cuda")]
+            Cache::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
+    /// Read one token of each of several conversations, `ids[i]` after what `caches[i]` holds; the logits `[V]` that
+    /// follow each.
+    ///
+    /// # Errors
+    /// On a card, whose engine decodes one conversation at a time.
+    pub fn decode_rows(&self, ids: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Engine::Cpu(c) => {
+                let mut own = Vec::with_capacity(caches.len());
+                for cache in caches.iter_mut() {
+                    match cache {
+                        Cache::Cpu(cache) => own.push(cache),
+                        #[cfg(feature = "cuda")]
+                        Cache::Cuda(_) => return Err(Error::new("a cache of another model")),
+                    }
+                }
+                c.model.decode_rows(ids, &mut own)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
         }
     }
 
@@ -253,15 +396,12 @@ impl Engine {
         }
     }
 
-    /// AdamW's first and second moments, and the steps it has taken.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
+    /// The optimizer's moments, and the steps it has taken.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
         match self {
             Engine::Cpu(c) => match &c.optimizer {
-                Some(o) => Ok((o.m.to_vec1()?, o.v.to_vec1()?, o.t)),
-                None => {
-                    let zeros = vec![0f32; c.model.params().len()];
-                    Ok((zeros.clone(), zeros, 0))
-                }
+                Some(o) => o.moments(),
+                None => fresh(c.optim, c.model.params())?.moments(),
             },
             #[cfg(feature = "cuda")]
             Engine::Cuda(c) => c.moments(),
@@ -269,18 +409,27 @@ impl Engine {
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         match self {
-            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.model.params())?.set_state(m, v, t),
+            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.optim, c.model.params())?.set_moments(moments, t),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => c.set_moments(m, v, t),
+            Engine::Cuda(c) => c.set_moments(moments, t),
         }
     }
 }
 
-fn optimizer<'a>(held: &'a mut Option<AdamW>, params: &Params) -> Result<&'a mut AdamW> {
+fn fresh(optim: Optim, params: &Params) -> Result<Optimizer> {
+    Optimizer::new(optim, params.len(), params.value_tensor().device())
+}
+
+#[cfg(feature = "cuda")]
+fn not_on_a_card() -> Error {
+    Error::usage("dpo and grpo are not computed on a card").next("train on the CPU: model.device = \"cpu\"")
+}
+
+fn optimizer<'a>(held: &'a mut Option<Optimizer>, optim: Optim, params: &Params) -> Result<&'a mut Optimizer> {
     if held.is_none() {
-        *held = Some(AdamW::new(params, (0.9, 0.999), 1e-8, 0.0)?);
+        *held = Some(fresh(optim, params)?);
     }
     held.as_mut().ok_or_else(|| Error::new("the optimizer is gone"))
 }

@@ -22,6 +22,7 @@ mod host;
 pub mod matmul;
 pub mod moe;
 pub mod nf4;
+pub mod optimizer;
 pub mod quant8;
 pub mod random;
 pub mod residual;

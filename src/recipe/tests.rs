@@ -97,8 +97,28 @@ fn a_full_recipe_and_the_schema_have_the_same_keys() {
             }
         }
     }
-    let schema: BTreeSet<_> = schema::entries().map(|e| e.key.to_string()).collect();
+    let here = |e: &&schema::Entry| schema::method_of(e.section()).is_none();
+    let schema: BTreeSet<_> = schema::entries().filter(here).map(|e| e.key.to_string()).collect();
     assert_eq!(keys, schema);
+}
+
+#[test]
+fn a_methods_own_table_is_whole_with_it_and_refused_without_it() {
+    for (method, line) in [("dpo", "beta = 0.5")] {
+        let text = format!("method = \"{method}\"\n{}\n[{method}]\n{line}\n", SMALL.replace("method = \"sft\"", ""));
+        let first = parse(&text, "m.toml", &[]).unwrap().recipe;
+        let again = parse(&to_toml(&first), "n.toml", &[]).unwrap().recipe;
+        assert_eq!(first.dpo, again.dpo);
+        let written = to_toml(&first);
+        for entry in schema::entries().filter(|e| e.section() == method) {
+            assert!(written.contains(entry.help), "{}", entry.key);
+            assert!(!to_toml(&recipe(SMALL)).contains(entry.help), "{}", entry.key);
+        }
+        let e = parse(&text.replacen(method, "cpt", 1), "m.toml", &[]).unwrap_err().to_string();
+        assert!(e.contains(&format!("belongs to method = \"{method}\", and method is cpt")), "{e}");
+        let e = with(&recipe(SMALL), &format!("{method}.beta"), "0.5").unwrap_err().to_string();
+        assert!(e.contains("method is sft"), "{e}");
+    }
 }
 
 #[test]
@@ -114,7 +134,8 @@ fn a_written_recipe_reads_back_equal_to_the_bit() {
 #[test]
 fn a_written_recipe_explains_every_key() {
     let text = to_toml(&recipe(SMALL));
-    for entry in schema::entries().filter(|e| e.section() != "lora") {
+    let here = |e: &&schema::Entry| e.section() != "lora" && schema::method_of(e.section()).is_none();
+    for entry in schema::entries().filter(here) {
         assert!(text.contains(entry.help), "{}", entry.key);
     }
     assert!(text.contains("learning_rate = 2e-5"), "{text}");
@@ -122,7 +143,7 @@ fn a_written_recipe_explains_every_key() {
 
 #[test]
 fn every_default_is_allowed_by_its_own_entry() {
-    for method in [Method::Sft, Method::Cpt] {
+    for method in [Method::Sft, Method::Cpt, Method::Dpo] {
         for lora in [false, true] {
             for entry in schema::entries() {
                 let Some(text) = entry.default.toml(schema::Basis { method, lora }) else { continue };
@@ -159,8 +180,8 @@ fn paths_start_at_the_recipes_folder_and_the_name_is_its_stem() {
     assert_eq!(r.output_dir, dir.path().join("runs"));
     assert_eq!(r.model.name_or_path, dir.path().join("tiny").to_str().unwrap());
     assert_eq!(r.model.chat_template.as_deref(), dir.path().join("t/x.jinja").to_str());
-    assert_eq!(r.data.train, [dir.path().join("a.jsonl"), "/b.jsonl".into()]);
-    assert_eq!(r.data.eval, Some(vec![dir.path().join("e")]));
+    assert_eq!(r.data.train, [dir.path().join("a.jsonl").into(), "/b.jsonl".into()]);
+    assert_eq!(r.data.eval, Some(vec![dir.path().join("e").into()]));
 }
 
 #[test]
@@ -196,7 +217,7 @@ fn a_refused_set_says_so_at_its_place() {
         ("train.learning_rate", "2", "above 0, at most 1"),
         ("train.learnin_rate", "1e-4", "the nearest is train.learning_rate"),
         ("lora_rank", "8", "here it is lora.r"),
-        ("method", "dpo", "sft"),
+        ("method", "ppo", "sft"),
         ("train", "1", "train is a table"),
     ] {
         let error = parse(SMALL, "s.toml", &sets(&[(key, value)])).unwrap_err();
@@ -228,8 +249,10 @@ fn the_printed_error_has_a_place_and_a_next_step_for_each_problem() {
     let text = "[model]\nname_or_path = \"demo\"\nmax_length = 512\n[data]\ntrain = 3\n";
     let printed = parse(text, "r.toml", &[]).unwrap_err().to_string();
     let expect = "r.toml:3:1: there is no key model.max_length\n  → here it is model.max_seq_length\n\
-                  r.toml:5:9: data.train = 3 is not allowed: it is a whole number; allowed: a path in quotes, or a list of them\n  \
-                  → data.train: Rows to learn from: a file, a folder, or a list of them, read in this order.";
+                  r.toml:5:9: data.train = 3 is not allowed: it is a whole number; allowed: a path or hf:OWNER/NAME in quotes, \
+                  { path = \"…\", split = \"…\", weight = 0.2 }, or a list of these\n  \
+                  → data.train: Rows to learn from: a file, a folder, a data set of the hub, or a list of these, \
+                  mixed by weight where they have one.";
     assert_eq!(printed, expect);
 }
 
@@ -274,15 +297,16 @@ fn no_other_name_is_also_a_key_of_its_own_section_or_twice_in_the_table() {
 #[test]
 fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
     for (written, says) in [
-        ("method = \"dpo\"", "sft (pairs and chats) and cpt (plain text)"),
+        ("method = \"ppo\"", "sft (pairs and chats), cpt (plain text)"),
         ("[model]\nload_in_8bit = true", "model.load_in_4bit"),
         ("[export]\nmerged = \"16bit\"", "checkpoints"),
         ("[train]\nbf16 = true", "f32"),
         ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
-        ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
+        ("[train]\noptim = \"paged_adamw_8bit\"", "adamw_8bit"),
+        ("[train]\noptim = \"lion\"", "adamw_torch"),
         ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
-        ("[data]\ntrain = [{ path = \"a\" }]", "entry 1"),
+        ("[data]\ntrain = [{ file = \"a\" }]", "entry 1"),
     ] {
         let list = problems(written);
         assert!(list.iter().any(|l| l.contains(says)), "{written}: {list:#?}");
@@ -372,7 +396,7 @@ fn edits_keep_comments_and_order() {
 
 #[test]
 fn edits_that_are_not_allowed_are_refused() {
-    for (key, value) in [("train.learning_rate", "9"), ("train.nope", "1"), ("method", "dpo"), ("train.seed", "[")] {
+    for (key, value) in [("train.learning_rate", "9"), ("train.nope", "1"), ("method", "ppo"), ("train.seed", "[")] {
         assert_eq!(set(SMALL, key, value).unwrap_err().kind, crate::Kind::Usage, "{key}");
     }
     assert!(unset(SMALL, "data.train").is_err());
@@ -440,4 +464,45 @@ fn every_recipe_of_this_repository_loads_without_a_note() {
         }
     }
     assert!(found >= 2);
+}
+
+#[test]
+fn a_source_of_rows_is_a_path_or_a_table_or_a_name_of_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let file = dir.path().join("r.toml");
+    let of = |train: &str| {
+        let text = format!("[model]\nname_or_path = \"demo\"\n[data]\ntrain = {train}\n");
+        parse(&text, file.to_str().unwrap(), &[]).map(|l| l.recipe)
+    };
+    let here = |name: &str| DataSource::from(dir.path().join(name));
+    for (train, expected) in [
+        ("\"a.jsonl\"", here("a.jsonl")),
+        // A path with a slip in it is no name of the hub.
+        ("\"data/alpaca\"", here("data/alpaca")),
+        ("\"o/rows.jsonl\"", here("o/rows.jsonl")),
+        ("\"tatsu-lab/alpaca\"", "hf:tatsu-lab/alpaca".into()),
+        ("\"hf:o/n@v1\"", "hf:o/n@v1".into()),
+        ("{ path = \"o/n@v1\" }", "hf:o/n@v1".into()),
+        ("{ path = \"a\", split = \"test\" }", DataSource { split: Some("test".into()), ..here("a") }),
+        (
+            "[{ path = \"a\", weight = 2, format = \"alpaca\" }]",
+            DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") },
+        ),
+    ] {
+        let recipe = of(train).unwrap();
+        assert_eq!(recipe.data.train, [expected], "{train}");
+        let again = parse(&to_toml(&recipe), "elsewhere.toml", &[]).unwrap().recipe;
+        assert_eq!(again.data.train, recipe.data.train);
+    }
+    for (train, words) in [
+        ("[{ path = \"a\", weight = 0.8 }, \"b\"]", "some have none"),
+        ("[{ path = \"a\", weight = 0 }]", "weight is a number above 0"),
+        ("[{ split = \"a\" }]", "path is missing"),
+        ("[{ path = \"a\", wieght = 1 }]", "wieght is not among"),
+        ("[{ path = \"a\", format = \"csv\" }]", "format is one of"),
+    ] {
+        let e = of(train).unwrap_err().to_string();
+        assert!(e.contains(words), "{train}: {e}");
+    }
 }

@@ -8,6 +8,18 @@ use std::path::PathBuf;
 pub enum Method {
     Sft,
     Cpt,
+    Dpo,
+}
+
+impl Method {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Sft => "sft",
+            Method::Cpt => "cpt",
+            Method::Dpo => "dpo",
+        }
+    }
 }
 
 /// A whole recipe, resolved: nothing in it is left to a default.
@@ -23,8 +35,19 @@ pub struct Recipe {
     pub lora: Option<LoraSection>,
     pub data: DataSection,
     pub train: TrainSection,
+    /// With method dpo, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<DpoSection>,
     pub sample: SampleSection,
     pub check: CheckSection,
+}
+
+impl Recipe {
+    /// Whether what trains starts from more than a fresh adapter that says nothing yet: the base's own weights, or a
+    /// given adapter's.
+    pub fn has_given_start(&self) -> bool {
+        self.lora.as_ref().is_none_or(|l| l.adapter_name_or_path.is_some())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +66,8 @@ pub struct ModelSection {
     pub device: String,
     /// NF4, on a card.
     pub load_in_4bit: bool,
+    /// e4m3, on a Hopper card.
+    pub load_in_fp8: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,13 +92,13 @@ pub enum TargetModules {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Files or folders, read in this order.
-    pub train: Vec<PathBuf>,
+    /// Files, folders and data sets of the hub, read in this order.
+    pub train: Vec<DataSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval: Option<Vec<PathBuf>>,
+    pub eval: Option<Vec<DataSource>>,
     /// Share of the training rows held out for evaluation; 0: none.
     pub eval_fraction: f64,
-    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`.
+    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`, `preference`.
     pub format: String,
     /// The formatting function: templates over the row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +106,59 @@ pub struct DataSection {
     pub shuffle: bool,
     /// Share of rows that may be bad before the run stops, 0..1.
     pub max_bad_rows: f64,
+}
+
+/// Rows to read: a path, `demo`, or `hf:OWNER/NAME`; written as the path alone where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "SourceForm", into = "SourceForm")]
+pub struct DataSource {
+    pub path: PathBuf,
+    /// Only the files of this split.
+    pub split: Option<String>,
+    /// Its share of the examples, beside those of the others.
+    pub weight: Option<f64>,
+    /// In place of `data.format` and `data.messages`.
+    pub format: Option<String>,
+}
+
+impl<P: Into<PathBuf>> From<P> for DataSource {
+    fn from(path: P) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SourceForm {
+    Path(PathBuf),
+    Full {
+        path: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        split: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<String>,
+    },
+}
+
+impl From<SourceForm> for DataSource {
+    fn from(form: SourceForm) -> Self {
+        match form {
+            SourceForm::Path(path) => Self { path, ..Self::default() },
+            SourceForm::Full { path, split, weight, format } => Self { path, split, weight, format },
+        }
+    }
+}
+
+impl From<DataSource> for SourceForm {
+    fn from(source: DataSource) -> Self {
+        let DataSource { path, split, weight, format } = source;
+        match (&split, weight, &format) {
+            (None, None, None) => Self::Path(path),
+            _ => Self::Full { path, split, weight, format },
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,6 +207,28 @@ pub struct TrainSection {
     pub logging_steps: u64,
     /// Evaluations without improvement before the run ends; 0: off.
     pub early_stopping_patience: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpoSection {
+    pub loss_type: DpoLoss,
+    pub beta: f64,
+    /// Of `robust`, below 0.5.
+    pub label_smoothing: f64,
+}
+
+/// TRL's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DpoLoss {
+    Sigmoid,
+    Hinge,
+    Ipo,
+    Robust,
+    ApoZero,
+    ApoDown,
+    SigmoidNorm,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

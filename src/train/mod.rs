@@ -6,7 +6,9 @@
 pub mod bench;
 pub mod command;
 pub mod cpt;
+pub mod dpo;
 pub mod event;
+pub mod method;
 pub mod outlet;
 pub mod parts;
 pub mod setup;

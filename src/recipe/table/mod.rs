@@ -1,8 +1,10 @@
 //! The entries of the schema, a file for the long sections. Data only.
 
+mod dpo;
 mod sample;
 mod train;
 
+pub(super) use dpo::DPO;
 pub(super) use sample::{CHECK, SAMPLE};
 pub(super) use train::TRAIN;
 
@@ -20,9 +22,9 @@ const MODULES: &[&str] =
 pub(super) const ROOT: &[Entry] = &[
     Entry::new(
         "method",
-        Choice(&["sft", "cpt"]),
+        Choice(&["sft", "cpt", "dpo"]),
         Is("\"sft\""),
-        "sft learns from pairs and chats, cpt from plain text.",
+        "sft learns from pairs and chats, cpt from plain text, dpo from a better and a worse answer.",
     )
     .guide("Which method for which goal")
     .names(&["stage", "trainer", "rl", "training_type", "task_type"]),
@@ -41,7 +43,7 @@ pub(super) const MODEL: &[Entry] = &[
         "model.name_or_path",
         Model,
         Required,
-        "What is trained: a folder, a .gguf file, pypi:PACKAGE, or demo; an existing path wins.",
+        "What is trained: a folder, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE, or demo; an existing path wins.",
     )
     .names(&[
         "model_name_or_path",
@@ -103,6 +105,13 @@ pub(super) const MODEL: &[Entry] = &[
         "QLoRA: hold the frozen matrices as NF4 with double quantization, on an NVIDIA card.",
     )
     .names(&["quantization_bit", "qlora"]),
+    Entry::new(
+        "model.load_in_fp8",
+        Bool,
+        Is("false"),
+        "Hold the frozen matrices as e4m3 and multiply in fp8, on a Hopper card: faster, a little less exact.",
+    )
+    .names(&["fp8"]),
 ];
 
 pub(super) const LORA: &[Entry] = &[
@@ -142,19 +151,17 @@ pub(super) const LORA: &[Entry] = &[
     .names(&["lora_model_dir", "adapter_path", "resume_adapter", "adapter_name", "peft_model_id", "adapter"]),
 ];
 
-fn by_method(basis: Basis, sft: &'static str, cpt: &'static str) -> &'static str {
-    match basis.method {
-        Method::Sft => sft,
-        Method::Cpt => cpt,
-    }
+/// One default for a method, another for all others.
+fn of_method(basis: Basis, method: Method, its: &'static str, others: &'static str) -> &'static str {
+    if basis.method == method { its } else { others }
 }
 
 pub(super) const DATA: &[Entry] = &[
     Entry::new(
         "data.train",
-        Paths,
+        Sources,
         Required,
-        "Rows to learn from: a file, a folder, or a list of them, read in this order.",
+        "Rows to learn from: a file, a folder, a data set of the hub, or a list of these, mixed by weight where they have one.",
     )
     .names(&[
         "train_file",
@@ -168,7 +175,7 @@ pub(super) const DATA: &[Entry] = &[
         "dataset_path",
         "dataset_dir",
     ]),
-    Entry::new("data.eval", Paths, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
+    Entry::new("data.eval", Sources, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
         "eval_dataset",
         "validation_file",
         "eval_file",
@@ -196,7 +203,7 @@ pub(super) const DATA: &[Entry] = &[
     ]),
     Entry::new(
         "data.format",
-        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text"]),
+        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "preference"]),
         Is("\"auto\""),
         "What the columns mean; auto finds it from their names and shows it.",
     )
