@@ -32,7 +32,7 @@ vectorized! {
 
 /// 2·√(2/π), and the cubic term of GELU's tanh approximation (Hendrycks and Gimpel, 2016), taken as
 /// `g · σ(2·√(2/π)·(g + cube·g³))`, which is the same and loses nothing where tanh is near ±1.
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 2.0 * 0.797_884_6;
 const CUBE: f32 = 0.044_715;
 
 vectorized! {

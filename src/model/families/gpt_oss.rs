@@ -53,7 +53,7 @@ fn from_hf(json: &Json) -> Result<Config> {
         limit: json.float("swiglu_limit")?.unwrap_or(7.0) as f32,
     };
     t.sliding_window = json.size_or("sliding_window", Some(128))?;
-    t.layers = json.layer_types(c.num_hidden_layers, |i| (i + 1) % 2 != 0)?;
+    t.layers = json.layer_types(c.num_hidden_layers, |i| i.is_multiple_of(2))?;
     t.experts = Some(Experts {
         count: json.size("num_local_experts")?.unwrap_or(128),
         // Files of OpenAI's own have both spellings.

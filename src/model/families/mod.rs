@@ -22,6 +22,9 @@ use gguf::Gguf;
 use json::Json;
 use serde_json::Value;
 
+/// Reads a GGUF's keys.
+type FromGguf = fn(&Gguf) -> Result<Config>;
+
 /// A family of models.
 pub(super) struct Family {
     /// As `architectures` in `config.json` names it.
@@ -31,7 +34,7 @@ pub(super) struct Family {
     /// Reads a `config.json`.
     from_hf: fn(&Json) -> Result<Config>,
     /// As `general.architecture` in a GGUF names it, and what reads its keys; none where llama.cpp has no name of its own.
-    gguf: Option<(&'static str, fn(&Gguf) -> Result<Config>)>,
+    gguf: Option<(&'static str, FromGguf)>,
 }
 
 const FAMILIES: [&Family; 10] = [
