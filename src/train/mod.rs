@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod command;
 pub mod cpt;
+pub mod draft;
 pub mod event;
 pub mod outlet;
 pub mod parts;
