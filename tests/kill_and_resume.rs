@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const STEPS: u64 = 14;
 
-fn command(dir: &Path, home: &Path) -> Command {
+fn command(dir: &Path, home: &Path, optim: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_finetop"));
     c.env("XDG_STATE_HOME", home.join("state"))
         .env("XDG_CACHE_HOME", home.join("cache"))
@@ -21,7 +21,7 @@ fn command(dir: &Path, home: &Path) -> Command {
         .args(["train", "demo"])
         .args(["--set", &format!("train.max_steps={STEPS}")])
         .args(["--set", "train.save_steps=3", "--set", "train.eval_steps=4", "--set", "lora.lora_dropout=0.1"])
-        .args(["--set", "sample.prompts=[]"]);
+        .args(["--set", "sample.prompts=[]", "--set", &format!("train.optim={optim}")]);
     if dir.join("events.jsonl").exists() {
         c.arg("--resume").arg(dir);
     } else {
@@ -61,7 +61,13 @@ fn wait(child: &mut Child, limit: Duration) -> bool {
 #[test]
 fn killed_at_random_instants_a_run_resumes_to_the_same_losses_to_the_bit() {
     let kills: u32 = std::env::var("FINETOP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
+    run("adamw_torch", kills);
+    run("adamw_8bit", kills.div_ceil(4));
+}
+
+fn run(optim: &str, kills: u32) {
     let home = tempfile::tempdir().unwrap();
+    let command = |dir: &Path, home: &Path| command(dir, home, optim);
     let whole = home.path().join("whole");
     let started = Instant::now();
     assert!(command(&whole, home.path()).status().unwrap().success(), "the uninterrupted run failed");
@@ -89,6 +95,6 @@ fn killed_at_random_instants_a_run_resumes_to_the_same_losses_to_the_bit() {
                 assert!(command(&dir, home.path()).status().unwrap().success(), "the last resume failed");
             }
         }
-        assert_eq!(losses(&dir), expected, "run {round} after {done} kills");
+        assert_eq!(losses(&dir), expected, "{optim}: run {round} after {done} kills");
     }
 }

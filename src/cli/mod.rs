@@ -19,6 +19,7 @@ pub mod merge;
 pub mod new;
 pub mod output;
 pub mod plan;
+pub mod ranks;
 pub mod rm;
 pub mod runs;
 pub mod show;

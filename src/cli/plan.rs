@@ -133,9 +133,15 @@ impl<'a> Plan<'a> {
                 self.recipe.model.name_or_path,
                 t.per_device_train_batch_size,
                 thousands(self.row() as u64),
-                match (self.keeps(), self.recipe.model.load_in_4bit) {
-                    (Some(keeps), four) =>
-                        format!("on a card, frozen weights in {} bits; {keeps}", if four { 4 } else { 16 }),
+                match (self.keeps(), &self.recipe.model) {
+                    (Some(keeps), m) => {
+                        let held = match (m.load_in_4bit, m.load_in_fp8) {
+                            (true, _) => "4 bits",
+                            (false, true) => "fp8, both ways",
+                            (false, false) => "16 bits",
+                        };
+                        format!("on a card, frozen weights in {held}; {keeps}")
+                    }
                     (None, _) =>
                         format!("as the CPU engine holds it, in f32; activations {}", kept(self.estimate.recomputes)),
                 }

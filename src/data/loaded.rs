@@ -25,7 +25,14 @@ pub fn load(source: &Source) -> Result<Loaded> {
     let opened = Opened::open(source)?;
     let (tokenizer, templates) = Tokenizer::of(&opened)?;
     let weights = opened.weights()?;
-    Ok(Loaded { weights, tokenizer, templates, name: source.name.clone(), reference: source.reference.clone(), revision: source.revision.clone() })
+    Ok(Loaded {
+        weights,
+        tokenizer,
+        templates,
+        name: source.name.clone(),
+        reference: source.reference.clone(),
+        revision: source.revision.clone(),
+    })
 }
 
 #[cfg(test)]

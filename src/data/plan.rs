@@ -57,8 +57,8 @@ impl Plan {
         }
     }
 
-    /// The plan that a recipe asks for.
-    pub fn of(recipe: &Recipe, train: &[Example]) -> Self {
+    /// The plan that a recipe asks for, for so many processes: each takes its part of a step's micro-batches.
+    pub fn of(recipe: &Recipe, processes: usize, train: &[Example]) -> Self {
         let lengths: Vec<usize> = train.iter().map(|e| e.ids.len()).collect();
         let packing = recipe.train.packing.then_some(Packing {
             max_seq_length: recipe.model.max_seq_length,
@@ -69,7 +69,7 @@ impl Plan {
             seed: recipe.train.seed,
             shuffle: recipe.data.shuffle,
             per_device_train_batch_size: recipe.train.per_device_train_batch_size,
-            gradient_accumulation_steps: recipe.train.gradient_accumulation_steps,
+            gradient_accumulation_steps: recipe.train.gradient_accumulation_steps * processes,
             packing,
         })
     }

@@ -366,6 +366,7 @@ mod tests {
             rope_scaling: None,
             tie_word_embeddings: true,
             attention_bias: false,
+            traits: Default::default(),
             bos_token_id: None,
             eos_token_ids: vec![],
         };

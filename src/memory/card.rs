@@ -3,7 +3,7 @@
 //!
 //! Arithmetic only: no card is needed to plan. The engine of [`crate::model`] lays its memory out by it.
 
-use super::estimate::{Estimate, Shape};
+use super::estimate::{Estimate, Shape, trained};
 use crate::recipe::Recipe;
 use crate::{Error, Kind, Result};
 
@@ -22,6 +22,8 @@ pub struct Sizes {
     pub extra: [usize; 4],
     /// Columns of adapters in all four.
     pub ranks: usize,
+    /// Whether the frozen products are in fp8: what meets them is quantized first.
+    pub fp8: bool,
 }
 
 /// What a block leaves behind for its way back.
@@ -112,6 +114,15 @@ impl Sizes {
         attention.max(mlp).max(loss) + 16 * 256
     }
 
+    /// Bytes of what is quantized at a time: codes, then a scale a row.
+    pub fn quantized(&self, t: usize, tile: usize) -> usize {
+        if !self.fp8 {
+            return 0;
+        }
+        let (rows, tiled) = (self.hidden.max(self.qkv()), (2 * self.intermediate).max(self.hidden));
+        (t * rows).max(tile * tiled).next_multiple_of(256) + 4 * t.max(tile)
+    }
+
     /// Bytes of the parts of keys' and values' gradients.
     pub fn partial(&self, t: usize, splits: usize) -> usize {
         if splits > 1 { 4 * splits * t * self.keys_values } else { 0 }
@@ -142,7 +153,7 @@ impl Plan {
     pub fn workspace(&self, s: &Sizes) -> usize {
         let t = self.tokens;
         let attention = if self.keep.contains(&Keep::Input) { 0 } else { s.kept(Keep::Attention, t) };
-        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits)
+        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits) + s.quantized(t, self.tile)
     }
 
     /// Relative time of a step: multiplications of a block as 1 each for the pass forward and the one back.
@@ -302,6 +313,7 @@ impl Card<'_> {
             vocab: s.vocab_size,
             extra: after,
             ranks: ranks.iter().sum(),
+            fp8: self.recipe.model.load_in_fp8,
         }
     }
 
@@ -315,6 +327,11 @@ impl Card<'_> {
         };
         let matrices: usize = (0..4)
             .map(|i| match four {
+                false if self.recipe.model.load_in_fp8 => {
+                    let ((out, inputs), ranks) = (products[i], ranks[i]);
+                    let edges = ranks * stride(inputs) + out * extra(ranks, false);
+                    2 * out * inputs + 4 * (out + inputs) + BF16 * edges + BUFFER
+                }
                 false => laid_out(i),
                 // Codes, a scale of one byte for 64, one of four bytes for 256 of those.
                 true => {
@@ -331,7 +348,7 @@ impl Card<'_> {
             let two = laid_out(0).max(laid_out(1)).max(laid_out(2)) + laid_out(3);
             all.push(("weights in 16 bits", two as u64));
         }
-        all.push(("adapters, grads, adam", 16 * s.trainable(self.recipe)));
+        all.push(("adapters, grads, adam", trained(self.recipe, s.trainable(self.recipe))));
         all.push(("cuBLAS", CUBLAS as u64));
         all.push(("CUDA context", CONTEXT));
         all
@@ -422,6 +439,7 @@ mod tests {
         vocab: 152_064,
         extra: [56, 16, 32, 16],
         ranks: 112,
+        fp8: false,
     };
 
     #[test]
@@ -462,6 +480,9 @@ mod tests {
             keys: 512,
             num_attention_heads: 28,
             tie_word_embeddings: false,
+            fused: false,
+            vectors: 2 * 3_584,
+            kept: 0,
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {
             let text = format!(

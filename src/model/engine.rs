@@ -8,8 +8,11 @@ use super::config::Config;
 use super::cuda::CudaLlama;
 use super::llama::{Llama, Pass};
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::Batch;
-use crate::ops::adamw::{AdamW, Rule};
+use crate::ops::adamw::Rule;
+use crate::ops::arena;
+use crate::ops::optimizer::{Moments, Optim, Optimizer};
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -44,8 +47,9 @@ pub enum Engine {
 
 pub struct OnCpu {
     model: Llama,
+    optim: Optim,
     /// Made at the first step, or when a checkpoint is put back.
-    optimizer: Option<AdamW>,
+    optimizer: Option<Optimizer>,
     nll: f64,
 }
 
@@ -56,13 +60,12 @@ pub enum Cache {
     Cuda(Box<super::cuda::CudaCache>),
 }
 
-impl From<Llama> for Engine {
-    fn from(model: Llama) -> Self {
-        Engine::Cpu(Box::new(OnCpu { model, optimizer: None, nll: 0.0 }))
-    }
-}
-
 impl Engine {
+    /// `model` on the CPU, with the optimizer that its training will step with.
+    pub fn on_cpu(model: Llama, optim: Optim) -> Self {
+        Engine::Cpu(Box::new(OnCpu { model, optim, optimizer: None, nll: 0.0 }))
+    }
+
     pub fn config(&self) -> &Config {
         match self {
             Engine::Cpu(c) => c.model.config(),
@@ -134,6 +137,26 @@ impl Engine {
         }
     }
 
+    /// Gradients and ΣNLL since the last step become their sums over all ranks. Every rank calls it before its step.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        match self {
+            Engine::Cpu(c) => {
+                let mut nll = [c.nll];
+                ranks.sum(&mut nll)?;
+                c.nll = nll[0];
+                let grads = c.model.params().grad_tensor();
+                let mut all = grads.to_vec1::<f32>()?;
+                ranks.sum_f32(&mut all)?;
+                arena::copy_(grads, &all)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.reduce(ranks),
+        }
+    }
+
     /// One AdamW step over the gradients since the last one, clipped to the rule's norm as
     /// `torch.nn.utils.clip_grad_norm_` does. Loss or gradients that are not finite change nothing.
     pub fn step(&mut self, rule: &Rule) -> Result<Stepped> {
@@ -146,10 +169,9 @@ impl Engine {
                     _ => 1.0,
                 };
                 let taken = grad_norm.is_finite() && c.nll.is_finite();
-                let optimizer = optimizer(&mut c.optimizer, params)?;
+                let optimizer = optimizer(&mut c.optimizer, c.optim, params)?;
                 if taken {
-                    optimizer.obey(rule);
-                    optimizer.step(params, rule.lr, clip)?;
+                    optimizer.step(rule, params.value_tensor(), params.grad_tensor(), params.decayed(), clip)?;
                 }
                 Ok(Stepped { nll: std::mem::take(&mut c.nll), grad_norm, taken })
             }
@@ -253,15 +275,12 @@ impl Engine {
         }
     }
 
-    /// AdamW's first and second moments, and the steps it has taken.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
+    /// The optimizer's moments, and the steps it has taken.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
         match self {
             Engine::Cpu(c) => match &c.optimizer {
-                Some(o) => Ok((o.m.to_vec1()?, o.v.to_vec1()?, o.t)),
-                None => {
-                    let zeros = vec![0f32; c.model.params().len()];
-                    Ok((zeros.clone(), zeros, 0))
-                }
+                Some(o) => o.moments(),
+                None => fresh(c.optim, c.model.params())?.moments(),
             },
             #[cfg(feature = "cuda")]
             Engine::Cuda(c) => c.moments(),
@@ -269,18 +288,22 @@ impl Engine {
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         match self {
-            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.model.params())?.set_state(m, v, t),
+            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.optim, c.model.params())?.set_moments(moments, t),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => c.set_moments(m, v, t),
+            Engine::Cuda(c) => c.set_moments(moments, t),
         }
     }
 }
 
-fn optimizer<'a>(held: &'a mut Option<AdamW>, params: &Params) -> Result<&'a mut AdamW> {
+fn fresh(optim: Optim, params: &Params) -> Result<Optimizer> {
+    Optimizer::new(optim, params.len(), params.value_tensor().device())
+}
+
+fn optimizer<'a>(held: &'a mut Option<Optimizer>, optim: Optim, params: &Params) -> Result<&'a mut Optimizer> {
     if held.is_none() {
-        *held = Some(AdamW::new(params, (0.9, 0.999), 1e-8, 0.0)?);
+        *held = Some(fresh(optim, params)?);
     }
     held.as_mut().ok_or_else(|| Error::new("the optimizer is gone"))
 }

@@ -96,7 +96,7 @@ impl HfModel {
         Ok(Weights { config: self.config.clone(), tensors })
     }
 
-    /// The safetensors files by name, mapped; tensors that a Llama has no place for are refused.
+    /// The safetensors files by name, mapped; tensors that the architecture has no place for are refused.
     pub fn shards(&self) -> Result<Vec<(String, Bytes)>> {
         let names = self.shard_names()?;
         let shards = names.iter().map(|n| Ok((n.clone(), self.files.bytes(n)?))).collect::<Result<Vec<_>>>()?;
@@ -168,11 +168,13 @@ impl HfModel {
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => {
-                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                    .at(self.files.label(&names[place_of[*name]]))
-                    .next("is this the checkpoint of another architecture, or an adapter?"))
-            }
+            Some(name) => Err(Error::new(format!(
+                "{} tensors that this {} model has no place for, first {name}",
+                unknown.len(),
+                self.config.model_type
+            ))
+            .at(self.files.label(&names[place_of[*name]]))
+            .next("is this the checkpoint of another architecture, or an adapter?")),
         }
     }
 }

@@ -24,6 +24,7 @@ fn config(tied: bool) -> Config {
         attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![2],
+        traits: Default::default(),
     }
 }
 

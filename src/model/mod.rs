@@ -1,4 +1,4 @@
-//! One file an architecture; LoRA and frozen linear layers; loading.
+//! One decoder that reads a description, a small file a family that writes it; LoRA and frozen linear layers; loading.
 //!
 //! Must not know recipes, runs or the console.
 
@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod demo;
 pub mod device;
 pub mod engine;
+pub mod families;
 pub mod files;
 pub mod gguf;
 pub mod hf;
@@ -19,7 +20,10 @@ mod linear;
 pub mod llama;
 pub mod loading;
 pub mod lora;
-pub mod params;
+mod mlp;
+mod norm;
 pub mod ollama;
+pub mod params;
 mod pypi;
+pub mod ranks;
 pub mod source;

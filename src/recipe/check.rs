@@ -220,7 +220,9 @@ fn data_path(text: &str, base: &Path) -> Result<Json, Found> {
     let bare = text.split('@').next().unwrap_or(text);
     let owner = bare.split('/').next().unwrap_or(bare);
     // A path whose folder is here is a path with a slip in it.
-    let of_hub = crate::hub::is_id(bare) && !absolute(owner, base).exists() && Path::new(bare).extension().is_none_or(|e| !DATA.contains(&e.to_str().unwrap_or_default()));
+    let of_hub = crate::hub::is_id(bare)
+        && !absolute(owner, base).exists()
+        && Path::new(bare).extension().is_none_or(|e| !DATA.contains(&e.to_str().unwrap_or_default()));
     if !there && of_hub { Ok(format!("hf:{text}").into()) } else { path(text, base) }
 }
 

@@ -42,6 +42,10 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         let what = "train.early_stopping_patience needs evaluations during the run, and train.eval_steps is 0";
         problem(given, "train.early_stopping_patience", what, "give train.eval_steps, such as 50");
     }
+    if recipe.model.load_in_4bit && recipe.model.load_in_fp8 {
+        let what = "model.load_in_4bit and model.load_in_fp8 are both given";
+        problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");
+    }
     if recipe.method == Method::Cpt {
         for (on, key) in [
             (t.assistant_only_loss, "train.assistant_only_loss"),

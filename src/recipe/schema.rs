@@ -110,7 +110,8 @@ impl Type {
             Type::Choice(words) => words.join(", "),
             Type::Path => "a path in quotes".into(),
             Type::Sources => {
-                "a path or hf:OWNER/NAME in quotes, { path = \"…\", split = \"…\", weight = 0.2 }, or a list of these".into()
+                "a path or hf:OWNER/NAME in quotes, { path = \"…\", split = \"…\", weight = 0.2 }, or a list of these"
+                    .into()
             }
             Type::Model => {
                 "a folder, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE or demo, in quotes".into()

@@ -282,7 +282,8 @@ fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
         ("[train]\nbf16 = true", "f32"),
         ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
-        ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
+        ("[train]\noptim = \"paged_adamw_8bit\"", "adamw_8bit"),
+        ("[train]\noptim = \"lion\"", "adamw_torch"),
         ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
         ("[data]\ntrain = [{ file = \"a\" }]", "entry 1"),
     ] {
@@ -463,7 +464,10 @@ fn a_source_of_rows_is_a_path_or_a_table_or_a_name_of_the_hub() {
         ("\"hf:o/n@v1\"", "hf:o/n@v1".into()),
         ("{ path = \"o/n@v1\" }", "hf:o/n@v1".into()),
         ("{ path = \"a\", split = \"test\" }", DataSource { split: Some("test".into()), ..here("a") }),
-        ("[{ path = \"a\", weight = 2, format = \"alpaca\" }]", DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") }),
+        (
+            "[{ path = \"a\", weight = 2, format = \"alpaca\" }]",
+            DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") },
+        ),
     ] {
         let recipe = of(train).unwrap();
         assert_eq!(recipe.data.train, [expected], "{train}");

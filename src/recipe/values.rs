@@ -43,6 +43,8 @@ pub struct ModelSection {
     pub device: String,
     /// NF4, on a card.
     pub load_in_4bit: bool,
+    /// e4m3, on a Hopper card.
+    pub load_in_fp8: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,9 @@ use crate::export::adapter::{self, AdapterConfig};
 use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
-use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::model::lora::{LoraConfig, Tuning};
+use crate::model::ranks::Ranks;
+use crate::ops::optimizer::Optim;
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,14 +35,15 @@ pub struct Prepared {
     pub start: Start,
     /// Identity of the training examples.
     pub fingerprint: String,
+    pub ranks: Ranks,
     adapter: Option<AdapterConfig>,
     companions: Vec<(String, Vec<u8>)>,
     estimate: Estimate,
     telemetry: Local,
 }
 
-/// Load the model, read and tokenize the data, plan the batches. `say` hears what is being done.
-pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
+/// Load the model, read and tokenize the data, plan the batches of all `ranks` together. `say` hears what is being done.
+pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     device::choose(&recipe.model.device)?;
     // A misspelt file is found before minutes go into a model.
     for source in &recipe.data.train {
@@ -68,18 +71,28 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     let on = Computes {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
+        load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
+        optim: Optim::named(&recipe.train.optim),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
+    let lora = lora.map(|l| l.named(speaker.model.config()));
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }
+    // Rank 0 reads first: the others find its tokens in the cache.
+    if !ranks.leads() {
+        ranks.tell::<()>(None)?;
+    }
     let data = tokenize(recipe, &speaker, say)?;
+    if ranks.leads() {
+        ranks.tell(Some(()))?;
+    }
     if recipe.method == Method::Cpt {
         // Its prompts are texts to go on from, not chats.
         speaker.template = None;
     }
-    let plan = Plan::of(recipe, &data.train);
+    let plan = Plan::of(recipe, ranks.size(), &data.train);
     let shape = speaker.model.config().shape();
     let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
     let mut telemetry = Local::new();
@@ -92,7 +105,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if let Some(components) = speaker.model.predict(estimate.tokens as usize)? {
         estimate.components = components;
     }
-    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
+    let start = facts(recipe, &ranks, &speaker, &data, &plan, &lora, telemetry.device());
     let fingerprint = fingerprint(&data.train);
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
@@ -103,7 +116,19 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         revision: speaker.revision.clone(),
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
-    Ok(Prepared { speaker, data, plan, checkpointing, start, fingerprint, adapter, companions, estimate, telemetry })
+    Ok(Prepared {
+        speaker,
+        data,
+        plan,
+        checkpointing,
+        start,
+        fingerprint,
+        ranks,
+        adapter,
+        companions,
+        estimate,
+        telemetry,
+    })
 }
 
 impl Prepared {
@@ -135,7 +160,7 @@ impl Prepared {
 
 fn fresh_lora(section: &LoraSection) -> LoraConfig {
     let target_modules = match &section.target_modules {
-        TargetModules::AllLinear(_) => MODULES.iter().map(|m| m.to_string()).collect(),
+        TargetModules::AllLinear(word) => vec![word.clone()],
         TargetModules::Names(names) => names.clone(),
     };
     LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }
@@ -188,6 +213,7 @@ fn tokenize(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Re
 
 fn facts(
     recipe: &Recipe,
+    ranks: &Ranks,
     speaker: &Speaker,
     data: &Data,
     plan: &Plan,
@@ -207,12 +233,16 @@ fn facts(
         },
         tuning: match lora {
             Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
+            Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
             Some(l) => format!("lora r{}", l.r),
             None => "full".into(),
         },
         model: speaker.name.clone(),
         device: device.into(),
-        device_name,
+        device_name: match ranks.size() {
+            1 => device_name,
+            n => format!("{n} × {device_name}"),
+        },
         device_uuid,
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
@@ -226,7 +256,7 @@ fn facts(
         truncated_share: data.summary.truncated_share(),
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
-        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps) as u64,
+        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps * ranks.size()) as u64,
         passed: Vec::new(),
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",

@@ -16,6 +16,7 @@ use super::setup::Prepared;
 use crate::data::batch::Batch;
 use crate::model::engine::Stepped;
 use crate::model::llama::Pass;
+use crate::model::ranks::Ranks;
 use crate::ops::adamw::Rule;
 use crate::recipe::{self, Recipe};
 use crate::{Error, Kind, Result};
@@ -30,7 +31,10 @@ pub fn train(recipe: &Recipe, prepared: Prepared, outlet: &mut dyn Outlet, resum
     let mut run = Loop::new(recipe, prepared, outlet)?;
     match resume {
         Some(dir) => run.load(dir)?,
-        None => run.progress.data = run.prepared.fingerprint.clone(),
+        None => {
+            run.progress.data = run.prepared.fingerprint.clone();
+            run.progress.processes = run.ranks.size();
+        }
     }
     run.announce()?;
     let ending = run.go()?;
@@ -43,6 +47,7 @@ struct Loop<'a> {
     prepared: Prepared,
     progress: Progress,
     orders: Orders<'a>,
+    ranks: Ranks,
     /// The step at which each last happened, so that nothing happens twice.
     evaluated: Option<u64>,
     sampled: Option<u64>,
@@ -52,12 +57,14 @@ struct Loop<'a> {
 }
 
 impl<'a> Loop<'a> {
-    fn new(recipe: &Recipe, prepared: Prepared, outlet: &'a mut dyn Outlet) -> Result<Self> {
+    fn new(recipe: &Recipe, mut prepared: Prepared, outlet: &'a mut dyn Outlet) -> Result<Self> {
+        let ranks = std::mem::replace(&mut prepared.ranks, Ranks::alone());
         Ok(Self {
             recipe: recipe.clone(),
             prepared,
             progress: Progress::default(),
-            orders: Orders::new(outlet),
+            orders: Orders::new(outlet, &ranks),
+            ranks,
             evaluated: None,
             sampled: None,
             saved: None,
@@ -93,7 +100,7 @@ impl<'a> Loop<'a> {
             self.sample_all()?;
         }
         loop {
-            while let Some(order) = self.orders.next(self.paused) {
+            while let Some(order) = self.orders.next(self.paused, &mut self.ranks)? {
                 if let Some(ending) = self.obey(order)? {
                     return Ok(ending);
                 }
@@ -111,7 +118,7 @@ impl<'a> Loop<'a> {
             let total = self.total_steps();
             let model = &mut self.prepared.speaker.model;
             model.zero_grad()?;
-            for (micro, batch) in batches.iter().enumerate() {
+            for (micro, batch) in batches.iter().enumerate().filter(|(i, _)| self.ranks.mine(*i)) {
                 let pass = Pass { seed: t.seed, step, micro: micro as u64, checkpointing: self.prepared.checkpointing };
                 model.forward_backward(batch, 1.0 / labels.max(1) as f64, &pass)?;
                 // A stop does not wait for a long step: what was added up is dropped, and made anew after a resume.
@@ -120,7 +127,8 @@ impl<'a> Loop<'a> {
                 }
             }
 
-            // Clip and step.
+            // Add up over all processes, clip and step.
+            model.reduce(&mut self.ranks)?;
             let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, total)?;
             let learning_rate = t.learning_rate * schedule.factor(step);
             let rule = Rule {
@@ -274,6 +282,13 @@ impl<'a> Loop<'a> {
                 .at(dir.display())
                 .next("put the data files back as they were, or start a new run with lora.adapter_name_or_path"));
         }
+        if progress.processes != self.ranks.size() {
+            let (then, now) = (progress.processes, self.ranks.size());
+            return Err(Error::new(format!("{then} processes trained this run together, and now there are {now}"))
+                .kind(Kind::Usage)
+                .at(dir.display())
+                .next(format!("resume it with {then}, as in --nproc-per-node {then}")));
+        }
         for (key, value) in &progress.changes {
             self.recipe = live::change(&self.recipe, key, value)?;
         }
@@ -291,7 +306,8 @@ impl<'a> Loop<'a> {
         let started = Instant::now();
         let size = self.recipe.train.per_device_eval_batch_size;
         let go_on = &mut || self.orders.urgent().is_none();
-        let Some(e) = evaluate(&self.prepared.speaker.model, &self.prepared.data.eval, size, go_on)? else {
+        let Some(e) = evaluate(&self.prepared.speaker.model, &mut self.ranks, &self.prepared.data.eval, size, go_on)?
+        else {
             return Ok(());
         };
         self.evaluated = Some(step);

@@ -12,6 +12,7 @@ use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::source::{self, Need};
+use crate::ops::optimizer::Optim;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -46,13 +47,15 @@ pub struct Computes<'a> {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: &'a str,
     pub load_in_4bit: bool,
+    pub load_in_fp8: bool,
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
+    pub optim: Optim,
 }
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, checkpointing: "auto" }
+        Self { device: "auto", load_in_4bit: false, load_in_fp8: false, checkpointing: "auto", optim: Optim::Torch }
     }
 }
 
@@ -133,11 +136,15 @@ impl Speaker {
 
 /// The model on the CPU.
 fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
+    if on.load_in_fp8 {
+        return Err(Error::usage("model.load_in_fp8 = true needs a Hopper card (H100, H200)")
+            .next("set it to false, or train where there is one, with a program built with --features cuda"));
+    }
     if on.load_in_4bit {
         return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
             .next("set it to false, or train where there is a card, with a program built with --features cuda"));
     }
-    Ok(Llama::new(weights, tuning, seed)?.into())
+    Ok(Engine::on_cpu(Llama::new(weights, tuning, seed)?, on.optim))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -166,13 +173,18 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
         return on_cpu(weights, tuning, seed, on);
     }
     let options = Options {
-        precision: if on.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: match (on.load_in_4bit, on.load_in_fp8) {
+            (true, _) => Precision::Nf4,
+            (false, true) => Precision::Fp8,
+            (false, false) => Precision::Bf16,
+        },
         checkpointing: match on.checkpointing {
             "full" => Checkpointing::Full,
             "off" => Checkpointing::Off,
             _ => Checkpointing::Auto,
         },
         vram: None,
+        optim: on.optim,
     };
     let gpu = crate::ops::cuda::device::Gpu::open(ordinal)?;
     Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(weights), tuning, seed, options)?)))

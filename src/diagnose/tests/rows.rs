@@ -137,8 +137,11 @@ fn an_end_token_missing_in_some_turns_is_a_warning() {
 #[test]
 fn every_turn_of_a_long_chat_counts_and_a_cut_one_does_not() {
     let (a, b) = (chat(1), chat(2));
-    let mut e =
-        Example { ids: [&a.ids[..], &b.ids[..]].concat().into(), trained: [&a.trained[..], &b.trained[..]].concat().into(), ..Example::default() };
+    let mut e = Example {
+        ids: [&a.ids[..], &b.ids[..]].concat().into(),
+        trained: [&a.trained[..], &b.trained[..]].concat().into(),
+        ..Example::default()
+    };
     let list = run(&recipe(""), &[e.clone()], TEMPLATE, Some(TEMPLATE));
     assert_eq!(found(&list, "stop_token").evidence, "2/2 turns");
     let n = e.ids.len() - 3;
@@ -242,7 +245,12 @@ fn what_is_allowed_no_longer_blocks_and_says_so() {
 fn plain_text_is_judged_by_its_ends_and_labels_only() {
     let text = "method = \"cpt\"\n[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"a\"\n[lora]\n";
     let r = crate::recipe::parse(text, "c.toml", &[]).unwrap().recipe;
-    let block = |ids: Vec<u32>, more: bool| Example { trained: vec![true; ids.len()].into(), ids: ids.into(), row: 0, truncated: more };
+    let block = |ids: Vec<u32>, more: bool| Example {
+        trained: vec![true; ids.len()].into(),
+        ids: ids.into(),
+        row: 0,
+        truncated: more,
+    };
     let rows = [block(vec![10, 11, 12], true), block(vec![13, 14, END], false)];
     let list = run(&r, &rows, TEMPLATE, None);
     assert_eq!(found(&list, "stop_token").evidence, "1/1 texts");

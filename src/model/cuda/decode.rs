@@ -135,6 +135,7 @@ impl CudaLlama {
                 c: None,
                 d: to,
                 out: Out::Bf16,
+                scales: None,
             })
         }
     }

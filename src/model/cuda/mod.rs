@@ -18,6 +18,7 @@ use self::offload::{Event, Offload, Pinned};
 use self::workspace::Workspace;
 use super::config::Config;
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::{Batch, IGNORE};
 use crate::memory::card::{Checkpointing, Keep, Plan, Sizes};
 use crate::model::engine::Stepped;
@@ -26,7 +27,10 @@ use crate::ops::cuda::adamw;
 use crate::ops::cuda::attention::{self, Packed};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Gate};
+use crate::ops::cuda::fp8::Quantized;
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
+use crate::ops::cuda::nccl::{Communicator, Nccl};
+use crate::ops::optimizer::Moments;
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 
@@ -86,7 +90,16 @@ pub struct CudaLlama {
     /// Bytes that this model may have on the card.
     cap: u64,
     adapter: Cell<bool>,
+    /// How gradients are added up over several processes; found out at the first sum.
+    sums_over: Option<Over>,
     total: u64,
+}
+
+/// The way of a sum over processes.
+enum Over {
+    Nccl(Communicator),
+    /// Through the host and rank 0.
+    Host,
 }
 
 /// A batch on the card.
@@ -152,8 +165,9 @@ impl CudaLlama {
         Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)
     }
 
-    fn work(&self, adapter: bool) -> Work<'_> {
-        Work { gpu: &self.gpu, gemm: &self.gemm, values: self.arena.values.at(), grads: self.arena.grads.at(), adapter }
+    fn work(&self, room: Quantized, adapter: bool) -> Work<'_> {
+        let (values, grads) = (self.arena.values.at(), self.arena.grads.at());
+        Work { gpu: &self.gpu, gemm: &self.gemm, values, grads, room, adapter }
     }
 
     fn attention(&self) -> attention::Shape {
@@ -200,7 +214,7 @@ impl CudaLlama {
         }
         let count = count.next_power_of_two();
         let positions: Vec<u32> = (0..count as u32).collect();
-        let (cos, sin) = load::rotary(&self.config).angles(&positions)?;
+        let (cos, sin) = load::rotary(&self.config).angles(&positions, &[])?;
         let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
         let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
         let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;
@@ -286,7 +300,7 @@ impl CudaLlama {
         adapter: bool,
     ) -> Result<Pass<'a>> {
         Ok(Pass {
-            work: self.work(adapter),
+            work: self.work(space.shared.room, adapter),
             space,
             scratch: self.scratch.as_ref().map_or([0, 0], |s| [s.room[0].at(), s.room[1].at()]),
             reads,
@@ -358,8 +372,18 @@ impl CudaLlama {
             let m = space.plan.logits.min(up.labelled - at);
             let (rows, labels, nll) = (up.rows + 4 * at as u64, up.labels + 4 * at as u64, space.nll + 4 * at as u64);
             elementwise::rms_norm(gpu, x, self.norm, sh.hidden, (m, n), eps, rows)?;
-            let product =
-                |size, a, b, tb, d| Product { size, a, ta: false, b, tb, alpha: 1.0, c: None, d, out: Out::Bf16 };
+            let product = |size, a, b, tb, d| Product {
+                size,
+                a,
+                ta: false,
+                b,
+                tb,
+                alpha: 1.0,
+                c: None,
+                d,
+                out: Out::Bf16,
+                scales: None,
+            };
             // SAFETY: a chunk's buffers have a chunk's rows.
             unsafe { self.gemm.run(&product((m, v, n), sh.hidden, head, true, sh.logits)) }?;
             elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0))?;
@@ -371,6 +395,44 @@ impl CudaLlama {
             at += m;
         }
         elementwise::add_up(gpu, space.nll, up.labelled, self.sums.at())
+    }
+
+    /// Gradients and ΣNLL since the last step become their sums over all ranks.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if self.sums_over.is_none() {
+            self.sums_over = Some(self.connect(ranks)?);
+        }
+        let n = self.params.len();
+        match &self.sums_over {
+            // SAFETY: the arena has as many gradients, and ΣNLL is the first of the sums.
+            Some(Over::Nccl(all)) => unsafe {
+                all.sum_f32(self.arena.grads.at(), n)?;
+                all.sum_f64(self.sums.at(), 1)
+            },
+            _ => {
+                let (mut grads, mut nll) = (self.grads()?, [self.nll()?]);
+                ranks.sum_f32(&mut grads)?;
+                ranks.sum(&mut nll)?;
+                self.arena.grads.upload(0, &grads)?;
+                self.sums.upload(0, &nll)
+            }
+        }
+    }
+
+    /// Whether sums go over NCCL: known after the first.
+    pub fn sums_over_nccl(&self) -> bool {
+        matches!(self.sums_over, Some(Over::Nccl(_)))
+    }
+
+    /// NCCL where every rank has it and a card of its own, else the host.
+    fn connect(&self, ranks: &mut Ranks) -> Result<Over> {
+        let nccl = Nccl::open().ok();
+        let mut without = [f64::from(u8::from(nccl.is_none()))];
+        ranks.sum(&mut without)?;
+        let (Some(nccl), true) = (nccl, without[0] == 0.0) else { return Ok(Over::Host) };
+        let own = if ranks.leads() { Some(nccl.unique_id()?) } else { None };
+        let id: Vec<u8> = ranks.tell(own)?;
+        Ok(Over::Nccl(Communicator::new(nccl, &self.gpu, &id, ranks.rank(), ranks.size())?))
     }
 
     /// One AdamW step over the gradients since the last one, clipped to `max_grad_norm` (0: not). A step whose loss or
@@ -386,7 +448,6 @@ impl CudaLlama {
             &mut self.arena.optimizer,
             self.arena.values.at(),
             self.arena.grads.at(),
-            n,
             rule,
             (square, loss),
         )?;
@@ -479,15 +540,14 @@ impl CudaLlama {
         self.gpu.wait()
     }
 
-    /// AdamW's moments and the steps taken, for a checkpoint.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
-        let (m, v) = self.arena.optimizer.download(self.params.len())?;
-        Ok((m, v, self.arena.optimizer.t))
+    /// The optimizer's moments and the steps taken, for a checkpoint.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
+        Ok((self.arena.optimizer.download()?, self.arena.optimizer.t))
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         self.gpu.bind()?;
-        self.arena.optimizer.upload(m, v, t)
+        self.arena.optimizer.upload(moments, t)
     }
 }

@@ -4,6 +4,7 @@ use super::linear::Linear;
 use crate::Result;
 use crate::memory::card::{Keep, Plan, RING, Sizes};
 use crate::ops::cuda::device::{Buffer, Gpu};
+use crate::ops::cuda::fp8::Quantized;
 use crate::ops::cuda::gemm::Mat;
 
 /// Names of the components in the ledger.
@@ -39,6 +40,8 @@ pub(super) struct Shared {
     pub logits: Mat,
     pub hidden: Mat,
     pub dhidden: Mat,
+    /// Apart from the region: what meets an 8-bit weight lies in it.
+    pub room: Quantized,
 }
 
 pub(super) struct Workspace {
@@ -141,6 +144,11 @@ impl Workspace {
         let logits = c.mat(plan.logits, s.vocab.next_multiple_of(8));
         let (hidden, dhidden) = (c.mat(plan.logits, n), c.mat(plan.logits, n));
         held.push(region);
+        let bytes = s.quantized(t, tile);
+        let quantized = gpu.zeros(WORKSPACE, bytes)?;
+        let scales = quantized.at() + bytes.saturating_sub(4 * t.max(tile)) as u64;
+        let room = Quantized { at: quantized.at(), scales };
+        held.push(quantized);
         let shared = Shared {
             normed,
             dattended,
@@ -155,6 +163,7 @@ impl Workspace {
             logits,
             hidden,
             dhidden,
+            room,
         };
         Ok(Self { plan, stream: d, shared, nll, layers, inputs: addresses, hidden: n, _held: held })
     }

@@ -11,6 +11,11 @@ use super::values::Method;
 
 /// The seven linear layers of a Llama-style block, as PEFT's `target_modules` names them.
 pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Phi-3 has these in place of q, k, v and of gate, up.
+pub const FUSED: &[&str] = &["qkv_proj", "gate_up_proj"];
+/// All of both.
+const MODULES: &[&str] =
+    &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"];
 
 pub(super) const ROOT: &[Entry] = &[
     Entry::new(
@@ -98,6 +103,13 @@ pub(super) const MODEL: &[Entry] = &[
         "QLoRA: hold the frozen matrices as NF4 with double quantization, on an NVIDIA card.",
     )
     .names(&["quantization_bit", "qlora"]),
+    Entry::new(
+        "model.load_in_fp8",
+        Bool,
+        Is("false"),
+        "Hold the frozen matrices as e4m3 and multiply in fp8, on a Hopper card: faster, a little less exact.",
+    )
+    .names(&["fp8"]),
 ];
 
 pub(super) const LORA: &[Entry] = &[
@@ -122,9 +134,9 @@ pub(super) const LORA: &[Entry] = &[
     .names(&["dropout"]),
     Entry::new(
         "lora.target_modules",
-        Modules(LINEAR),
+        Modules(MODULES),
         Is("\"all-linear\""),
-        "The linear layers that get an adapter; all seven serve best.",
+        "The linear layers that get an adapter; all serve best.",
     )
     .guide("Rank")
     .names(&["lora_target", "lora_target_modules", "lora_target_linear", "lora_modules", "lora_layers"]),
