@@ -3,16 +3,14 @@
 use super::args::NewArgs;
 use super::output::{self, progress};
 use crate::data::survey::Survey;
-use crate::recipe::{self, DataSource};
 use crate::train::draft::{self, Wish};
 use crate::{Error, Result};
 use std::io::{IsTerminal, Write};
-use std::path::{Path, PathBuf};
 
 pub fn run(args: &NewArgs) -> Result<()> {
     let terminal = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
     let answers = ask(args, terminal, &mut |question| line(question))?;
-    let (path, text) = write(&answers, args.out.as_deref())?;
+    let (path, text) = draft::write(&answers.wish, &answers.survey, args.out.as_deref(), &mut progress)?;
     output::print(&text)?;
     progress(&format!("wrote {}; next: finetop check {0}, then finetop {0}", path.display()));
     Ok(())
@@ -42,7 +40,7 @@ fn ask(args: &NewArgs, terminal: bool, answer: &mut dyn FnMut(&str) -> Option<St
         Some(data) => data.clone(),
         None => until(answer, "rows to learn from (a file, a folder, or hf:OWNER/NAME): ", None)?,
     };
-    let source = source(&data)?;
+    let source = draft::source(&data)?;
     let survey = Survey::of(&source, &mut progress).map_err(|e| e.at(&data))?;
     let goal = match &args.method {
         Some(goal) => goal.clone(),
@@ -63,14 +61,6 @@ fn ask(args: &NewArgs, terminal: bool, answer: &mut dyn FnMut(&str) -> Option<St
         None => draft::suggested_model().to_string(),
     };
     Ok(Answers { wish: Wish { method, full, model, data }, survey })
-}
-
-/// A source as a recipe in this folder would read it.
-fn source(data: &str) -> Result<DataSource> {
-    let quoted = toml_edit::Value::from(data).to_string();
-    let text = format!("[model]\nname_or_path = \"demo\"\n[data]\ntrain = {quoted}\n");
-    let loaded = recipe::parse(&text, "new.toml", &[])?;
-    loaded.recipe.data.train.into_iter().next().ok_or_else(|| Error::usage("no data is named"))
 }
 
 fn serves(goal: &str, survey: &Survey) -> std::result::Result<(), String> {
@@ -112,47 +102,6 @@ fn line(question: &str) -> Option<String> {
     let _ = write!(err, "{question}").and_then(|()| err.flush());
     let mut text = String::new();
     (std::io::stdin().read_line(&mut text).ok()? > 0).then_some(text)
-}
-
-/// The recipe's text, written to `out`, or to a free name here.
-fn write(answers: &Answers, out: Option<&Path>) -> Result<(PathBuf, String)> {
-    let path = out.map_or_else(|| free(&answers.wish), Path::to_path_buf);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = std::path::absolute(folder).map_err(|e| Error::from(e).at(folder.display()))?;
-    let mut wish = answers.wish.clone();
-    // A recipe's paths start at its own folder; those of the command line at this one.
-    let here = std::env::current_dir().unwrap_or_default();
-    if folder != here {
-        for name in [&mut wish.data, &mut wish.model] {
-            if here.join(name.as_str()).exists() {
-                *name = here.join(name.as_str()).display().to_string();
-            }
-        }
-    }
-    let text = draft::draft(&wish, &answers.survey, &folder, &mut progress)?;
-    let mut file = std::fs::File::options().write(true).create_new(true).open(&path).map_err(|e| {
-        Error::from(e).at(path.display()).next("an existing file is never written over: name another with --out FILE")
-    })?;
-    file.write_all(text.as_bytes()).map_err(|e| Error::from(e).at(path.display()))?;
-    Ok((path, text))
-}
-
-/// `sft-alpaca.toml`, or the first number after it that is free.
-fn free(wish: &Wish) -> PathBuf {
-    let bare = wish.data.split('@').next().unwrap_or(&wish.data).trim_end_matches('/');
-    let stem = Path::new(bare).file_stem().map_or("rows".into(), |s| s.to_string_lossy().into_owned());
-    let clean: String = stem.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
-    let goal = if wish.full {
-        "full".into()
-    } else {
-        serde_json::to_value(wish.method).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
-    };
-    let name = format!("{goal}-{clean}");
-    std::iter::once(format!("{name}.toml"))
-        .chain((2..).map(|n| format!("{name}-{n}.toml")))
-        .map(PathBuf::from)
-        .find(|p| !p.exists())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

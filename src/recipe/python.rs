@@ -31,7 +31,10 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
     if library == Library::Trl {
         out.push_str("import torch\n");
     }
-    out.push_str("from datasets import concatenate_datasets, interleave_datasets, load_dataset\n");
+    let mixed = weighed(&recipe.data.train);
+    let join = if mixed { "interleave_datasets" } else { "concatenate_datasets" };
+    let eval = if mixed && recipe.data.eval.is_some() { "concatenate_datasets, " } else { "" };
+    let _ = writeln!(out, "from datasets import {eval}{join}, load_dataset");
     if library == Library::Trl {
         match &recipe.lora {
             Some(l) if l.adapter_name_or_path.is_some() => out.push_str("from peft import PeftModel\n"),
@@ -255,6 +258,11 @@ fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether sources are mixed by weight.
+fn weighed(sources: &[super::DataSource]) -> bool {
+    sources.len() > 1 && sources.iter().all(|s| s.weight.is_some())
+}
+
 fn load(out: &mut String, name: &str, sources: &[super::DataSource], recipe: &Recipe) -> Result<()> {
     let mut parts = Vec::new();
     for source in sources {
@@ -288,8 +296,8 @@ fn load(out: &mut String, name: &str, sources: &[super::DataSource], recipe: &Re
     let mapped: Vec<String> = parts.into_iter().map(|p| format!("    {p},\n")).collect();
     let _ = writeln!(out, "{name} = [\n{}]", mapped.concat());
     let _ = writeln!(out, "{name} = [rows.map(example, remove_columns=rows.column_names) for rows in {name}]");
-    let weights: Vec<f64> = sources.iter().filter_map(|s| s.weight).collect();
-    if weights.len() == sources.len() && sources.len() > 1 {
+    if weighed(sources) {
+        let weights: Vec<f64> = sources.iter().filter_map(|s| s.weight).collect();
         let total: f64 = weights.iter().sum();
         let shares: Vec<String> = weights.iter().map(|w| format!("{}", w / total)).collect();
         let _ = writeln!(

@@ -12,7 +12,8 @@ use crate::model::source::{self, Need};
 use crate::recipe::guidance::{self, thousands};
 use crate::recipe::{self, DataSource, Method, Recipe};
 use crate::{Error, Result};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -94,6 +95,57 @@ pub fn draft(wish: &Wish, survey: &Survey, folder: &Path, say: &mut dyn FnMut(&s
     }
     parsed(&d)?;
     Ok(d.text())
+}
+
+/// A source as a recipe in this folder would read it.
+///
+/// # Errors
+/// `Kind::Usage`: it cannot be one.
+pub fn source(data: &str) -> Result<DataSource> {
+    let quoted = toml_edit::Value::from(data).to_string();
+    let text = format!("[model]\nname_or_path = \"demo\"\n[data]\ntrain = {quoted}\n");
+    let loaded = recipe::parse(&text, "new.toml", &[])?;
+    loaded.recipe.data.train.into_iter().next().ok_or_else(|| Error::usage("no data is named"))
+}
+
+/// Draft a recipe and write it to `out`, or to a free name in this folder. Its path, and its text.
+///
+/// # Errors
+/// As [`draft`]; a file that is there already, or cannot be written.
+pub fn write(wish: &Wish, survey: &Survey, out: Option<&Path>, say: &mut dyn FnMut(&str)) -> Result<(PathBuf, String)> {
+    let path = out.map_or_else(|| free(wish), Path::to_path_buf);
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = std::path::absolute(folder).map_err(|e| Error::from(e).at(folder.display()))?;
+    let mut wish = wish.clone();
+    // A recipe's paths start at its own folder; those that were named here at this one.
+    let here = std::env::current_dir().unwrap_or_default();
+    if folder != here {
+        for name in [&mut wish.data, &mut wish.model] {
+            if here.join(name.as_str()).exists() {
+                *name = here.join(name.as_str()).display().to_string();
+            }
+        }
+    }
+    let text = draft(&wish, survey, &folder, say)?;
+    let mut file = std::fs::File::options().write(true).create_new(true).open(&path).map_err(|e| {
+        Error::from(e).at(path.display()).next("an existing file is never written over: name another with --out FILE")
+    })?;
+    file.write_all(text.as_bytes()).map_err(|e| Error::from(e).at(path.display()))?;
+    Ok((path, text))
+}
+
+/// `sft-alpaca.toml`, or the first number after it that is free.
+fn free(wish: &Wish) -> PathBuf {
+    let bare = wish.data.split('@').next().unwrap_or(&wish.data).trim_end_matches('/');
+    let stem = Path::new(bare).file_stem().map_or("rows".into(), |s| s.to_string_lossy().into_owned());
+    let clean: String = stem.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    let goal = if wish.full { "full".into() } else { name(wish.method) };
+    let name = format!("{goal}-{clean}");
+    std::iter::once(format!("{name}.toml"))
+        .chain((2..).map(|n| format!("{name}-{n}.toml")))
+        .map(PathBuf::from)
+        .find(|p| !p.exists())
+        .unwrap_or_default()
 }
 
 fn name(method: Method) -> String {
