@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const STEPS: u64 = 14;
 
-fn command(dir: &Path, home: &Path, optim: &str) -> Command {
+fn command(recipe: &str, dir: &Path, home: &Path, optim: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_finetop"));
     c.env("XDG_STATE_HOME", home.join("state"))
         .env("XDG_CACHE_HOME", home.join("cache"))
@@ -18,7 +18,7 @@ fn command(dir: &Path, home: &Path, optim: &str) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .args(["train", "demo"])
+        .args(["train", recipe])
         .args(["--set", &format!("train.max_steps={STEPS}")])
         .args(["--set", "train.save_steps=3", "--set", "train.eval_steps=4", "--set", "lora.lora_dropout=0.1"])
         .args(["--set", "sample.prompts=[]", "--set", &format!("train.optim={optim}")]);
@@ -58,19 +58,42 @@ fn wait(child: &mut Child, limit: Duration) -> bool {
     false
 }
 
-#[test]
-fn killed_at_random_instants_a_run_resumes_to_the_same_losses_to_the_bit() {
-    let kills: u32 = std::env::var("FINETOP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    run("adamw_torch", kills);
-    run("adamw_8bit", kills.div_ceil(4));
+/// A recipe of `method` for the tiny Llama, in a file.
+fn tiny(home: &Path, method: &str, data: &str, more: &str) -> String {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
+    let (model, data) = (fixture.display(), fixture.join(data).display().to_string());
+    let text = format!(
+        "method = \"{method}\"\n[model]\nname_or_path = \"{model}\"\nmax_seq_length = 64\ndevice = \"cpu\"\n\
+         [lora]\nr = 4\n[data]\ntrain = \"{data}\"\neval_fraction = 0.2\n\
+         [train]\nlearning_rate = 1e-3\nper_device_train_batch_size = 2\ngradient_accumulation_steps = 2\n{more}"
+    );
+    let path = home.join(format!("{method}.toml"));
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
 }
 
-fn run(optim: &str, kills: u32) {
-    let home = tempfile::tempdir().unwrap();
-    let command = |dir: &Path, home: &Path| command(dir, home, optim);
+#[test]
+fn killed_at_random_instants_a_run_resumes_to_the_same_losses_to_the_bit() {
+    killed(&tempfile::tempdir().unwrap(), |_| "demo".to_string(), "adamw_torch", 4);
+}
+
+#[test]
+fn with_8_bit_moments_it_does_so_too() {
+    killed(&tempfile::tempdir().unwrap(), |_| "demo".to_string(), "adamw_8bit", 1);
+}
+
+#[test]
+fn a_killed_dpo_run_resumes_to_the_same_losses_to_the_bit() {
+    let dpo = |home: &Path| tiny(home, "dpo", "pairs.jsonl", "[dpo]\nbeta = 0.3\n");
+    killed(&tempfile::tempdir().unwrap(), dpo, "adamw_torch", 2);
+}
+
+fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, optim: &str, kills: u32) {
+    let kills: u32 = std::env::var("FINETOP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(kills);
+    let recipe = recipe(home.path());
     let whole = home.path().join("whole");
     let started = Instant::now();
-    assert!(command(&whole, home.path()).status().unwrap().success(), "the uninterrupted run failed");
+    assert!(command(&recipe, &whole, home.path(), optim).status().unwrap().success(), "the uninterrupted run failed");
     let length = started.elapsed();
     let expected = losses(&whole);
     assert_eq!(expected.len() as u64, STEPS);
@@ -82,7 +105,7 @@ fn run(optim: &str, kills: u32) {
         let dir = home.path().join(format!("run-{round}"));
         round += 1;
         while !finished(&dir) {
-            let mut child = command(&dir, home.path()).spawn().unwrap();
+            let mut child = command(&recipe, &dir, home.path(), optim).spawn().unwrap();
             let at = length.mul_f64((f64::from(done) * 0.618_033_988_75 + 0.05).fract());
             if !wait(&mut child, at) && done < kills {
                 // SIGKILL: nothing of the process gets to run.
@@ -92,7 +115,10 @@ fn run(optim: &str, kills: u32) {
             let status = child.wait().unwrap();
             if done >= kills && !finished(&dir) {
                 assert!(status.code() != Some(1), "a resumed run failed; see {}", dir.display());
-                assert!(command(&dir, home.path()).status().unwrap().success(), "the last resume failed");
+                assert!(
+                    command(&recipe, &dir, home.path(), optim).status().unwrap().success(),
+                    "the last resume failed"
+                );
             }
         }
         assert_eq!(losses(&dir), expected, "{optim}: run {round} after {done} kills");

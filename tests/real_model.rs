@@ -58,7 +58,7 @@ fn config(family: &str, model_type: &str) -> Config {
 fn logits(weights: Weights) -> Vec<f32> {
     let model = Llama::new(weights, &Tuning::None, 0).unwrap();
     let ids: Vec<u32> = (0..24).map(|i| 1000 + i * 977 % 40_000).collect();
-    let example = Example { trained: vec![true; ids.len()], ids, row: 0, truncated: false };
+    let example = Example { trained: vec![true; ids.len()].into(), ids: ids.into(), row: 0, truncated: false };
     model.logits(&Batch::of(&[&example])).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 

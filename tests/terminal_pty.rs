@@ -209,10 +209,18 @@ fn step(session: &mut Session, step: u64) {
         tokens_per_second: 900.0,
         seconds: 0.1,
         rows: vec![step as u32],
+        metrics: Default::default(),
     };
     session.emit(step, Body::Step(body)).unwrap();
     if step.is_multiple_of(10) {
-        let eval = Eval { loss, perplexity: loss.exp(), label_tokens: 50, seconds: 0.1, best: true };
+        let eval = Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 50,
+            seconds: 0.1,
+            best: true,
+            metrics: Default::default(),
+        };
         session.emit(step, Body::Eval(eval)).unwrap();
     }
 }

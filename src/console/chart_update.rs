@@ -10,6 +10,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
     let Some(page) = &mut m.run else { return Vec::new() };
     let last = page.run.step_number();
     let first = page.run.steps.first().map_or(0, |p| p.step);
+    let most = page.sparklines().count().saturating_sub(1);
     match action {
         Action::Left => move_cursor(page, -1),
         Action::Right => move_cursor(page, 1),
@@ -28,13 +29,17 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
                 XAxis::Time => XAxis::Step,
             }
         }
-        Action::Metric => promote(page, Metric::ALL[(page.chart.metric as usize + 1) % Metric::ALL.len()]),
+        Action::Metric => {
+            let all = page.metrics();
+            let at = all.iter().position(|m| *m == page.chart.metric).unwrap_or(0);
+            promote(page, all[(at + 1) % all.len()]);
+        }
         Action::ZoomIn => scale(page, 0.5),
         Action::ZoomOut => scale(page, 2.0),
         Action::ZoomAll => page.chart.zoom = None,
-        Action::Up => page.chart.mark = page.chart.mark.map_or(Some(3), |i| i.checked_sub(1)),
-        Action::Down => page.chart.mark = Some(page.chart.mark.map_or(0, |i| (i + 1).min(3))),
-        Action::Open => match page.chart.mark.and_then(|i| page.chart.sparklines().nth(i)) {
+        Action::Up => page.chart.mark = page.chart.mark.map_or(Some(most), |i| i.checked_sub(1)),
+        Action::Down => page.chart.mark = Some(page.chart.mark.map_or(0, |i| (i + 1).min(most))),
+        Action::Open => match page.chart.mark.and_then(|i| page.sparklines().nth(i)) {
             Some(metric) => promote(page, metric),
             None if !page.run.open().is_empty() => {
                 page.focus = Pane::Diagnostics;

@@ -9,6 +9,7 @@
 
 pub mod chart;
 mod chart_update;
+pub mod curves;
 pub mod fields;
 pub mod format;
 pub mod key;

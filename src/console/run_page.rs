@@ -1,5 +1,6 @@
 //! The run page's state: the folded run, the focused pane, cursors and fields.
 
+use super::curves::{self, Curve};
 use super::model::Reading;
 use super::run_state::Run;
 use crate::recipe::{self, Recipe};
@@ -64,15 +65,12 @@ impl Pane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     Loss,
+    /// One of the method's own, by its place in [`curves::of`].
+    Own(usize),
     Grad,
     LearningRate,
     TokensPerSecond,
     Utilisation,
-}
-
-impl Metric {
-    pub const ALL: [Metric; 5] =
-        [Metric::Loss, Metric::Grad, Metric::LearningRate, Metric::TokensPerSecond, Metric::Utilisation];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +101,24 @@ pub struct Chart {
 const FALLS_FAR: f64 = 8.0;
 
 impl RunPage {
+    /// What can be charted: the loss, what the method measures, and what every run has.
+    pub fn metrics(&self) -> Vec<Metric> {
+        let own = (0..self.curves().len()).map(Metric::Own);
+        let rest = [Metric::Grad, Metric::LearningRate, Metric::TokensPerSecond, Metric::Utilisation];
+        [Metric::Loss].into_iter().chain(own).chain(rest).collect()
+    }
+
+    /// The curves of the run's method.
+    pub fn curves(&self) -> &'static [Curve] {
+        curves::of(&self.run.start.method)
+    }
+
+    /// The metrics shown as sparklines: all but the large one.
+    pub fn sparklines(&self) -> impl Iterator<Item = Metric> {
+        let hero = self.chart.metric;
+        self.metrics().into_iter().filter(move |m| *m != hero)
+    }
+
     /// Whether the large chart's y axis is logarithmic: as the person said, else where the loss has fallen far.
     pub fn log_y(&self) -> bool {
         self.chart.log.unwrap_or_else(|| {
@@ -114,14 +130,6 @@ impl RunPage {
                 .fold((f64::INFINITY, 0.0f64), |(low, high), v| (low.min(v), high.max(v)));
             self.chart.metric == Metric::Loss && high > FALLS_FAR * low
         })
-    }
-}
-
-impl Chart {
-    /// The metrics shown as sparklines: all but the large one.
-    pub fn sparklines(&self) -> impl Iterator<Item = Metric> {
-        let hero = self.metric;
-        Metric::ALL.into_iter().filter(move |m| *m != hero)
     }
 }
 

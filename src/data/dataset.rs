@@ -96,7 +96,7 @@ pub fn tokenize(
 ) -> Result<(Tokenized, bool)> {
     let files = files.iter().map(|p| measured(p)).collect::<Result<Vec<_>>>()?;
     let options = Options {
-        cpt: recipe.method == Method::Cpt,
+        method: recipe.method,
         assistant_only_loss: recipe.train.assistant_only_loss,
         completion_only_loss: recipe.train.completion_only_loss,
         max_seq_length: recipe.model.max_seq_length,
@@ -255,7 +255,7 @@ impl Work<'_> {
     fn begin(&mut self) -> Result<()> {
         let rows = std::mem::take(&mut self.waiting);
         let sample = &rows[..rows.len().min(SAMPLE)];
-        let found = detect(self.wanted, sample, self.options.cpt);
+        let found = detect(self.wanted, sample, self.options.method);
         let (detected, formatting) = found.map_err(|e| first_bad(e, sample, &self.sources).at(self.key))?;
         needs_template(&detected, sample, self.model)?;
         self.sampled = sample.len();
@@ -321,9 +321,9 @@ impl Work<'_> {
     }
 }
 
-fn detect(wanted: &Asked, raws: &[Raw], cpt: bool) -> Result<(Detected, Option<Formatting>)> {
+fn detect(wanted: &Asked, raws: &[Raw], method: Method) -> Result<(Detected, Option<Formatting>)> {
     let Some(templates) = &wanted.messages else {
-        return Ok((format::detect(raws, wanted.format, cpt)?, None));
+        return Ok((format::detect(raws, wanted.format, method)?, None));
     };
     let formatting = Formatting::new(templates)?;
     let census = Census::of(raws);
@@ -356,6 +356,12 @@ fn needs_template(detected: &Detected, raws: &[Raw], model: &ModelSide) -> Resul
         Format::PromptCompletion => {
             raws.iter().any(|r| r.columns.as_ref().is_ok_and(|c| c.get("prompt").is_some_and(|p| p.is_array())))
         }
+        Format::Preference => raws.iter().any(|r| {
+            r.columns.as_ref().is_ok_and(|c| {
+                let text = |name: &str| c.get(name).is_some_and(|v| v.is_string());
+                !(text("chosen") && text("rejected") && (text("prompt") || !c.contains_key("instruction")))
+            })
+        }),
         _ => true,
     };
     if chat && model.render.is_none() {
@@ -386,7 +392,8 @@ fn one(
         return bad(format!("a text file among rows that are read as {}", detected.format));
     }
     // A text file is a document whatever the method: cut to one length, most of it would be lost.
-    let options = &Options { cpt: options.cpt || raw.document, ..*options };
+    let method = if raw.document { Method::Cpt } else { options.method };
+    let options = &Options { method, ..*options };
     match rows::parse(columns, detected.format, formatting) {
         Err(problem) => bad(problem),
         Ok(row) => Outcome {

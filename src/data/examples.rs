@@ -4,14 +4,16 @@
 
 use super::batch::Example;
 use super::mask::{self, Labelled, Labels, MaskMethod, Masker};
+use super::preference;
 use super::rows::{Chat, Problem, Row};
 use super::traits::ModelSide;
+use crate::recipe::Method;
 
 /// What of a recipe decides a row's tokens and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Options {
-    /// Continued pre-training: every token is a label, and long rows are cut into blocks with nothing dropped.
-    pub cpt: bool,
+    /// With cpt every token is a label, and long rows are cut into blocks with nothing dropped.
+    pub method: Method,
     pub assistant_only_loss: bool,
     pub completion_only_loss: bool,
     pub max_seq_length: usize,
@@ -33,11 +35,14 @@ pub struct Made {
 /// # Errors
 /// A problem of the row, in words.
 pub fn make(row: &Row, number: u32, model: &ModelSide, options: &Options) -> Result<Made, Problem> {
+    if let Row::Preference(pair) = row {
+        return preference::make(pair, number, model, options);
+    }
     let (labelled, method) = label(row, model, options)?;
     let max = options.max_seq_length;
     let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0 };
     for l in labelled {
-        if options.cpt {
+        if options.method == Method::Cpt {
             made.examples.extend(blocks(&l.ids, max).map(|ids| Example {
                 trained: vec![true; ids.len()].into(),
                 ids: ids.to_vec().into(),
@@ -74,7 +79,7 @@ fn label(row: &Row, model: &ModelSide, options: &Options) -> Result<(Vec<Labelle
             Ok((vec![Labelled { trained: vec![true; ids.len()], ids }], MaskMethod::All))
         }
         Row::Pair { prompt, completion } => {
-            let masked = only_the_completion && !options.cpt;
+            let masked = only_the_completion && options.method != Method::Cpt;
             let l = mask::pair(model.encode, prompt, &closed(completion), masked)?;
             Ok((vec![l], if masked { MaskMethod::Completion } else { MaskMethod::All }))
         }
@@ -82,12 +87,13 @@ fn label(row: &Row, model: &ModelSide, options: &Options) -> Result<(Vec<Labelle
             let render = model.render.ok_or("the model has no chat template to render it with")?;
             Masker { encode: model.encode, render }.chat(chat, labels(chat, options))
         }
+        Row::Preference(_) => Err("it is a pair of answers".to_string()),
     }
 }
 
 /// Which labels a chat gets.
 fn labels(chat: &Chat, options: &Options) -> Labels {
-    if options.cpt || !(options.assistant_only_loss || options.completion_only_loss) {
+    if options.method == Method::Cpt || !(options.assistant_only_loss || options.completion_only_loss) {
         return Labels::All;
     }
     match chat.prompt {
@@ -133,7 +139,7 @@ mod tests {
     const EOS: u32 = SPECIAL + 2;
 
     fn options(max_seq_length: usize) -> Options {
-        Options { cpt: false, assistant_only_loss: true, completion_only_loss: false, max_seq_length }
+        Options { method: Method::Sft, assistant_only_loss: true, completion_only_loss: false, max_seq_length }
     }
 
     fn run(row: &Row, options: &Options) -> Made {
@@ -184,7 +190,7 @@ mod tests {
     fn cpt_cuts_a_document_into_blocks_and_drops_nothing() {
         for n in 1..40 {
             let body: String = (0..n).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
-            let made = run(&text(&body), &Options { cpt: true, ..options(8) });
+            let made = run(&text(&body), &Options { method: Method::Cpt, ..options(8) });
             let joined: Vec<u32> = made.examples.iter().flat_map(|e| e.ids.to_vec()).collect();
             let expected: Vec<u32> = body.chars().map(u32::from).chain([EOS]).collect();
             assert_eq!(joined, expected);

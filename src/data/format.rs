@@ -1,6 +1,7 @@
 //! Which format the rows are in, found from their columns, and why, in words a person is shown.
 
 use super::read::{Columns, Raw};
+use crate::recipe::Method;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::fmt;
@@ -19,6 +20,8 @@ pub enum Format {
     Alpaca,
     /// `text`; also a whole text file.
     Text,
+    /// `chosen` and `rejected`, with or without a prompt of their own.
+    Preference,
     /// `data.messages` of the recipe.
     Template,
 }
@@ -32,6 +35,7 @@ impl Format {
             Self::PromptCompletion => "prompt_completion",
             Self::Alpaca => "alpaca",
             Self::Text => "text",
+            Self::Preference => "preference",
             Self::Template => "data.messages",
         }
     }
@@ -43,6 +47,18 @@ impl Format {
             Self::PromptCompletion => &["prompt", "completion", "tools"],
             Self::Alpaca => &["instruction", "output", "input", "system", "history", "tools"],
             Self::Text => &["text"],
+            Self::Preference => &[
+                "chosen",
+                "rejected",
+                "prompt",
+                "messages",
+                "conversations",
+                "instruction",
+                "input",
+                "system",
+                "history",
+                "tools",
+            ],
             Self::Template => &[],
         }
     }
@@ -55,6 +71,7 @@ impl Format {
             Self::PromptCompletion => "prompt and completion",
             Self::Alpaca => "instruction and output",
             Self::Text => "text",
+            Self::Preference => "chosen and rejected, with a prompt or beginning with one",
             Self::Template => "the columns that data.messages names",
         }
     }
@@ -68,6 +85,7 @@ impl Format {
             Self::PromptCompletion => has("prompt") && has("completion"),
             Self::Alpaca => has("instruction") && has("output"),
             Self::Text => has("text"),
+            Self::Preference => has("chosen") && has("rejected"),
             Self::Template => false,
         }
     }
@@ -136,32 +154,41 @@ impl Census {
 /// The automatic order of preference: conversations say most about what is meant, a bare `text` least.
 const ORDER: [Format; 5] = [Format::Messages, Format::Sharegpt, Format::PromptCompletion, Format::Alpaca, Format::Text];
 
-/// Find the format of `rows`, or check the one asked for (`asked`: `data.format`).
-/// `text_first`: for continued pre-training a `text` column goes before the others.
+/// The formats that a method can be served from, in its order of preference: for continued pre-training a `text` column
+/// goes before the others, DPO needs two answers.
+fn order(method: Method) -> &'static [Format] {
+    const TEXT_FIRST: [Format; 5] =
+        [Format::Text, Format::Messages, Format::Sharegpt, Format::PromptCompletion, Format::Alpaca];
+    match method {
+        Method::Sft => &ORDER,
+        Method::Cpt => &TEXT_FIRST,
+        Method::Dpo => &[Format::Preference],
+    }
+}
+
+/// Find the format of `rows` for `method`, or check the one asked for (`asked`: `data.format`).
 ///
 /// # Errors
 /// No format fits most rows: names the columns there are, and offers `data.messages` where two of them look like
 /// question and answer. A format asked for whose columns are in no row.
-pub fn detect(rows: &[Raw], asked: &str, text_first: bool) -> Result<Detected> {
+pub fn detect(rows: &[Raw], asked: &str, method: Method) -> Result<Detected> {
     let census = Census::of(rows);
     if census.rows == 0 {
         return Err(Error::new("there is no row that can be read"));
     }
     let count = |f: Format| rows.iter().filter(|r| r.columns.as_ref().is_ok_and(|c| f.fits(c))).count();
     let (format, fitting) = if asked == "auto" {
-        let mut order = ORDER;
-        if text_first {
-            order.rotate_right(1);
-        }
-        match order.into_iter().map(|f| (f, count(f))).find(|(_, n)| 2 * n >= census.rows) {
+        match order(method).iter().map(|&f| (f, count(f))).find(|(_, n)| 2 * n >= census.rows) {
             Some(found) => found,
-            None => return Err(unknown(&census)),
+            None => return Err(unknown(&census, method)),
         }
     } else {
-        let Some(format) = ORDER.into_iter().find(|f| f.name() == asked) else {
+        let Some(&format) = order(method).iter().find(|f| f.name() == asked) else {
+            let names: Vec<_> = order(method).iter().map(|f| f.name()).collect();
+            let method = method.name();
             return Err(Error::usage(format!(
-                "data.format = \"{asked}\" is not a format; there are auto, {}",
-                ORDER.map(Format::name).join(", ")
+                "data.format = \"{asked}\" is not a format of {method}; there are auto, {}",
+                names.join(", ")
             )));
         };
         let fitting = count(format);
@@ -212,14 +239,18 @@ pub fn question_and_answer(census: &Census) -> Option<(String, String)> {
     Some((find(&ASKED)?, find(&ANSWERED)?))
 }
 
-fn unknown(census: &Census) -> Error {
+fn unknown(census: &Census, method: Method) -> Error {
+    let needs: Vec<_> = order(method).iter().map(|f| f.needs()).collect();
     let error = Error::new(format!(
         "the format of the rows is not known: their columns are {}; expected {}",
         census.names(),
-        ORDER.map(Format::needs).join("; or ")
+        needs.join("; or ")
     ));
+    if method == Method::Dpo {
+        return error.next("DPO learns from two answers to one prompt; rows with one answer are for method = \"sft\"");
+    }
     if census.has("chosen") && census.has("rejected") {
-        return error.next("rows with chosen and rejected are for preference training; SFT needs one answer a row");
+        return error.next("rows with chosen and rejected are for method = \"dpo\"; SFT needs one answer a row");
     }
     match question_and_answer(census) {
         Some((q, a)) => error.next(format!(
@@ -241,7 +272,7 @@ mod tests {
     }
 
     fn found(lines: &str) -> Detected {
-        detect(&rows(lines), "auto", false).unwrap()
+        detect(&rows(lines), "auto", Method::Sft).unwrap()
     }
 
     #[test]
@@ -280,6 +311,19 @@ mod tests {
     }
 
     #[test]
+    fn preferences_are_found_for_dpo_and_named_as_such_for_other_methods() {
+        let rows = rows(r#"{"prompt":"a","chosen":"b","rejected":"c","source":"d"}"#);
+        let d = detect(&rows, "auto", Method::Dpo).unwrap();
+        assert_eq!((d.format, d.why.as_str()), (Format::Preference, "columns chosen, rejected, prompt in 1 of 1 rows"));
+        assert_eq!(d.unused, ["source"]);
+        let e = detect(&rows, "auto", Method::Sft).unwrap_err().to_string();
+        assert!(e.contains("method = \"dpo\""), "{e}");
+        let one = super::tests::rows(r#"{"instruction":"a","output":"b"}"#);
+        let e = detect(&one, "auto", Method::Dpo).unwrap_err().to_string();
+        assert!(e.contains("chosen and rejected") && e.contains("method = \"sft\""), "{e}");
+    }
+
+    #[test]
     fn columns_that_are_not_read_are_named() {
         let d = found(r#"{"id":1,"instruction":"a","output":"b","text":"Below is"}"#);
         assert_eq!(d.format, Format::Alpaca);
@@ -289,7 +333,7 @@ mod tests {
     #[test]
     fn continued_pretraining_prefers_the_text_column() {
         let rows = rows(r#"{"instruction":"a","output":"b","text":"Below is"}"#);
-        assert_eq!(detect(&rows, "auto", true).unwrap().format, Format::Text);
+        assert_eq!(detect(&rows, "auto", Method::Cpt).unwrap().format, Format::Text);
     }
 
     #[test]
@@ -299,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_question_and_answer_pair_is_offered_and_not_guessed() {
-        let e = detect(&rows(r#"{"id":1,"question":"a","answer":"b"}"#), "auto", false).unwrap_err().to_string();
+        let e = detect(&rows(r#"{"id":1,"question":"a","answer":"b"}"#), "auto", Method::Sft).unwrap_err().to_string();
         assert!(e.contains("columns are id, question, answer"), "{e}");
         assert!(
             e.contains(r#"messages = [{ role = "user", content = "{{ question }}" }, { role = "assistant", content = "{{ answer }}" }]"#),
@@ -310,14 +354,14 @@ mod tests {
     #[test]
     fn a_format_asked_for_must_fit_and_must_exist() {
         let rows = rows(r#"{"text":"a"}"#);
-        assert!(detect(&rows, "alpaca", false).unwrap_err().to_string().contains("the columns are text"));
-        assert!(detect(&rows, "alpacca", false).unwrap_err().to_string().contains("is not a format"));
-        assert!(detect(&rows, "text", false).unwrap().why.starts_with("data.format says so"));
+        assert!(detect(&rows, "alpaca", Method::Sft).unwrap_err().to_string().contains("the columns are text"));
+        assert!(detect(&rows, "alpacca", Method::Sft).unwrap_err().to_string().contains("is not a format"));
+        assert!(detect(&rows, "text", Method::Sft).unwrap().why.starts_with("data.format says so"));
     }
 
     #[test]
     fn text_files_are_documents() {
         let rows = read::rows(Path::new("a.txt"), b"once upon a time", 0).unwrap();
-        assert_eq!(detect(&rows, "auto", true).unwrap().why, "1 text file, one document each");
+        assert_eq!(detect(&rows, "auto", Method::Cpt).unwrap().why, "1 text file, one document each");
     }
 }

@@ -23,6 +23,7 @@ pub mod of_recipe;
 pub mod pack;
 pub mod permute;
 pub mod plan;
+pub mod preference;
 pub mod prepare;
 pub mod read;
 #[cfg(test)]

@@ -59,7 +59,11 @@ impl Plan {
 
     /// The plan that a recipe asks for, for so many processes: each takes its part of a step's micro-batches.
     pub fn of(recipe: &Recipe, processes: usize, train: &[Example]) -> Self {
-        let lengths: Vec<usize> = train.iter().map(|e| e.ids.len()).collect();
+        let lengths: Vec<usize> = match recipe.method {
+            // A slot is a pair: two examples.
+            Method::Dpo => train.chunks(2).map(|pair| pair.iter().map(|e| e.ids.len()).sum()).collect(),
+            _ => train.iter().map(|e| e.ids.len()).collect(),
+        };
         let packing = recipe.train.packing.then_some(Packing {
             max_seq_length: recipe.model.max_seq_length,
             in_order: !recipe.data.shuffle || recipe.method == Method::Cpt,

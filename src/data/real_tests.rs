@@ -70,7 +70,12 @@ fn smollm2_rows_have_the_ids_and_labels_that_trl_gives_them() {
             0,
         ),
     ];
-    let options = Options { cpt: false, assistant_only_loss: true, completion_only_loss: false, max_seq_length: 48 };
+    let options = Options {
+        method: crate::recipe::Method::Sft,
+        assistant_only_loss: true,
+        completion_only_loss: false,
+        max_seq_length: 48,
+    };
     for (row, ids, first) in expected {
         let made = examples::make(&row, 0, &model, &options).unwrap();
         let [example] = made.examples.as_slice() else { panic!("{row:?} gives {made:?}") };

@@ -5,6 +5,7 @@
 use super::format::{Format, turns_column};
 use super::formatting::Formatting;
 use super::json;
+use super::preference::{self, Preference};
 use super::read::Columns;
 use serde_json::{Map, Value, json};
 
@@ -12,6 +13,8 @@ use serde_json::{Map, Value, json};
 #[derive(Debug, Clone, PartialEq)]
 pub enum Row {
     Text(String),
+    /// Two answers to one prompt.
+    Preference(Preference),
     /// Plain prompt and completion: one text, never through a chat template (as in TRL).
     Pair {
         prompt: String,
@@ -48,6 +51,7 @@ pub fn parse(columns: &Columns, format: Format, formatting: Option<&Formatting>)
         Format::PromptCompletion => prompt_completion(columns),
         Format::Alpaca => alpaca(columns),
         Format::Messages | Format::Sharegpt => conversation(columns),
+        Format::Preference => preference::parse(columns).map(Row::Preference),
         Format::Template => match formatting {
             Some(f) => Ok(Row::Chat(Chat { messages: f.messages(columns)?, ..Chat::default() })),
             None => Err("data.messages is not set".to_string()),
@@ -56,7 +60,7 @@ pub fn parse(columns: &Columns, format: Format, formatting: Option<&Formatting>)
 }
 
 /// A column with text in it.
-fn full<'a>(columns: &'a Columns, name: &str) -> Result<&'a str, Problem> {
+pub(super) fn full<'a>(columns: &'a Columns, name: &str) -> Result<&'a str, Problem> {
     match columns.get(name) {
         None => Err(format!("the column {name} is missing; this row has {}", names(columns))),
         Some(Value::Null) => Err(format!("{name} is null; expected text")),
@@ -80,7 +84,7 @@ fn names(columns: &Columns) -> String {
 }
 
 /// `tools`: a list, or the same as JSON text (how TRL's datasets store it).
-fn tools(columns: &Columns) -> Result<Option<Value>, Problem> {
+pub(super) fn tools(columns: &Columns) -> Result<Option<Value>, Problem> {
     let expected = "expected a list of tools, or one as JSON text";
     match columns.get("tools") {
         None | Some(Value::Null) => Ok(None),
@@ -96,12 +100,19 @@ fn tools(columns: &Columns) -> Result<Option<Value>, Problem> {
     }
 }
 
-fn message(role: &str, content: &str) -> Value {
+pub(super) fn message(role: &str, content: &str) -> Value {
     json!({ "role": role, "content": content })
 }
 
-/// Alpaca: the user says `instruction`, then `input` on a new line where it is not empty (as LLaMA-Factory joins them).
+/// Alpaca: system, history, and what the user says.
 fn alpaca(columns: &Columns) -> Result<Row, Problem> {
+    let mut messages = asked(columns)?;
+    messages.push(message("assistant", full(columns, "output")?));
+    Ok(Row::Chat(Chat { messages, tools: tools(columns)?, prompt: None }))
+}
+
+/// What comes before the answer of an Alpaca row: the user says `instruction`, then `input` on a new line where it is not empty (as LLaMA-Factory joins them).
+pub(super) fn asked(columns: &Columns) -> Result<Vec<Value>, Problem> {
     let mut messages = Vec::new();
     if let Some(system) = optional(columns, "system")? {
         messages.push(message("system", system));
@@ -127,8 +138,7 @@ fn alpaca(columns: &Columns) -> Result<Row, Problem> {
         asked.push_str(input);
     }
     messages.push(message("user", &asked));
-    messages.push(message("assistant", full(columns, "output")?));
-    Ok(Row::Chat(Chat { messages, tools: tools(columns)?, prompt: None }))
+    Ok(messages)
 }
 
 fn prompt_completion(columns: &Columns) -> Result<Row, Problem> {
@@ -153,9 +163,15 @@ fn prompt_completion(columns: &Columns) -> Result<Row, Problem> {
 }
 
 fn conversation(columns: &Columns) -> Result<Row, Problem> {
-    let Some(name) = turns_column(columns) else {
-        return Err(format!("neither messages nor conversations is there; this row has {}", names(columns)));
-    };
+    match conversation_before(columns)? {
+        Some(messages) => Ok(Row::Chat(Chat { messages, tools: tools(columns)?, prompt: None })),
+        None => Err(format!("neither messages nor conversations is there; this row has {}", names(columns))),
+    }
+}
+
+/// The messages of a row's `messages` or `conversations`, its system column first; `None` where it has neither.
+pub(super) fn conversation_before(columns: &Columns) -> Result<Option<Vec<Value>>, Problem> {
+    let Some(name) = turns_column(columns) else { return Ok(None) };
     let Some(turns) = columns[name].as_array() else {
         return Err(format!("{name} is {}; expected a list of messages", json::name(&columns[name])));
     };
@@ -166,11 +182,11 @@ fn conversation(columns: &Columns) -> Result<Row, Problem> {
         }
         messages.insert(0, message("system", system));
     }
-    Ok(Row::Chat(Chat { messages, tools: tools(columns)?, prompt: None }))
+    Ok(Some(messages))
 }
 
 /// Messages in ChatML spelling (`role`, `content`) or ShareGPT's (`from`, `value`).
-fn messages(turns: &[Value], column: &str) -> Result<Vec<Value>, Problem> {
+pub(super) fn messages(turns: &[Value], column: &str) -> Result<Vec<Value>, Problem> {
     if turns.is_empty() {
         return Err(format!("{column} is empty; expected at least one message"));
     }
@@ -248,6 +264,15 @@ fn text_parts(parts: &[Value], at: &str) -> Result<String, Problem> {
     }
 }
 
+/// A message's words.
+fn one(m: &Value, feed: &mut dyn FnMut(&str)) {
+    feed(role(m));
+    feed(m.get("content").and_then(Value::as_str).unwrap_or_default());
+    if let Some(calls) = m.get("tool_calls") {
+        feed(&calls.to_string());
+    }
+}
+
 /// A row's words in a form where near-duplicates are equal: lower case, punctuation and spacing set aside.
 pub fn fingerprint(row: &Row) -> u64 {
     let mut hasher = blake3::Hasher::new();
@@ -264,15 +289,13 @@ pub fn fingerprint(row: &Row) -> u64 {
             feed(prompt);
             feed(completion);
         }
-        Row::Chat(chat) => {
-            for m in &chat.messages {
-                feed(role(m));
-                feed(m.get("content").and_then(Value::as_str).unwrap_or_default());
-                if let Some(calls) = m.get("tool_calls") {
-                    feed(&calls.to_string());
-                }
-            }
+        Row::Preference(Preference::Text { prompt, chosen, rejected }) => {
+            [prompt, chosen, rejected].into_iter().for_each(|text| feed(text));
         }
+        Row::Preference(Preference::Chat { prompt, chosen, rejected, .. }) => {
+            prompt.iter().chain(chosen).chain(rejected).for_each(|m| one(m, &mut feed));
+        }
+        Row::Chat(chat) => chat.messages.iter().for_each(|m| one(m, &mut feed)),
     }
     let mut first = [0; 8];
     first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);

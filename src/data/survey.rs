@@ -3,6 +3,7 @@
 //! Must not know a model: nothing is tokenized.
 
 use super::format::{self, Census, Detected};
+use super::preference::Preference;
 use super::read::{self, Raw};
 use super::rows::{self, Row};
 use super::sources;
@@ -92,7 +93,7 @@ pub fn methods() -> Vec<Method> {
 }
 
 fn serves(method: Method, rows: &[Raw]) -> std::result::Result<Detected, String> {
-    let detected = format::detect(rows, "auto", method == Method::Cpt).map_err(|e| e.what)?;
+    let detected = format::detect(rows, "auto", method).map_err(|e| e.what)?;
     if method == Method::Cpt && detected.format != format::Format::Text {
         return Err(format!("it learns from plain text, and these rows are {}", detected.format.needs()));
     }
@@ -100,6 +101,12 @@ fn serves(method: Method, rows: &[Raw]) -> std::result::Result<Detected, String>
         return Err("it learns from pairs and chats, and these are text files".into());
     }
     Ok(detected)
+}
+
+/// What the user says first.
+fn said(messages: &[serde_json::Value]) -> Option<String> {
+    let first = messages.iter().find(|m| rows::role(m) == "user")?;
+    first.get("content").and_then(|c| c.as_str()).map(str::to_string)
 }
 
 /// What the user says in the first row that says something.
@@ -110,7 +117,8 @@ fn first_prompt(rows: &[Raw], detected: &Detected) -> Option<String> {
                 let said = chat.messages.iter().find(|m| rows::role(m) == "user")?;
                 said.get("content").and_then(|c| c.as_str()).map(str::to_string)
             }
-            Row::Pair { prompt, .. } => Some(prompt),
+            Row::Pair { prompt, .. } | Row::Preference(Preference::Text { prompt, .. }) => Some(prompt),
+        Row::Preference(Preference::Chat { prompt, .. }) => said(&prompt),
             Row::Text(text) => Some(text.split_whitespace().take(8).collect::<Vec<_>>().join(" ")),
         }
     })?;

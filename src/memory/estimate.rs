@@ -5,7 +5,7 @@
 //! largest set of intermediates that live at one time; and the program itself.
 
 use crate::ops::optimizer::Optim;
-use crate::recipe::{FUSED, LINEAR, Recipe, TargetModules};
+use crate::recipe::{FUSED, LINEAR, Method, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +151,8 @@ fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
     let full = recipe.model.max_seq_length;
     let row = if recipe.train.packing { full } else { longest.map_or(full, |l| l.min(full)) };
     let batch = recipe.train.per_device_train_batch_size.max(recipe.train.per_device_eval_batch_size);
-    (row * batch) as u64
+    let sequences = if recipe.method == Method::Dpo { 2 } else { 1 };
+    (row * batch * sequences) as u64
 }
 
 /// The estimate for a recipe, with activations kept or computed again.
@@ -169,6 +170,9 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
     // Under full tuning the values are the weights.
     let values = if recipe.lora.is_some() { 0 } else { F32 * trainable };
+    // What trains, as it stood at step 0; kept aside while the copy speaks.
+    let copied = recipe.method == Method::Dpo && recipe.has_given_start();
+    let reference = if copied { 2 * F32 * trainable } else { 0 };
     let mut components = vec![
         ("weights f32", F32 * shape.parameters()),
         (states, trained(recipe, trainable) - values),
@@ -176,8 +180,11 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
         ("loss chunk", F32 * loss),
         ("workspace", F32 * (t * shape.passing() + scores)),
     ];
-    let passing: u64 = components[2..].iter().map(|(_, bytes)| bytes).sum();
+    let passing: u64 = components[2..5].iter().map(|(_, bytes)| bytes).sum();
     let share = if recipe.train.packing { KEPT_ALIKE } else { KEPT_VARIED };
+    if reference > 0 {
+        components.insert(2, ("reference", reference));
+    }
     components.push(("program, allocator", PROGRAM + TOKENIZER * v + (share * passing as f64) as u64));
     Estimate { components, tokens: t, recomputes }
 }

@@ -217,6 +217,30 @@ impl Block {
         Ok(self.join(1, share, &h)?.0)
     }
 
+    /// One new token of each of several conversations, `x [R, n]`, row i after the `pasts[i]` tokens of `caches[i]`.
+    pub fn decode_rows(
+        &self,
+        x: &Tensor,
+        place: &Place,
+        caches: &[&(Tensor, Tensor)],
+        pasts: &[usize],
+        c: Context,
+    ) -> Result<Tensor> {
+        let c = Context { layer: self.layer, ..c };
+        let (qkv, ..) = self.queries(x, place, &c)?;
+        let attended = caches
+            .iter()
+            .zip(pasts)
+            .enumerate()
+            .map(|(i, (cache, &past))| {
+                attention_cached(&qkv.narrow(0, i, 1)?, &self.attention, &cache.0, &cache.1, past)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let (h, _) = self.join(0, self.o.forward(&Tensor::cat(&attended, 0)?, &c)?.0, x)?;
+        let (share, _) = self.mlp.forward(&self.before(1).forward(&h)?.0, &c)?;
+        Ok(self.join(1, share, &h)?.0)
+    }
+
     /// The block's weights in Hugging Face's names.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = [self.qkv.state()?, self.o.state()?, self.mlp.state()?].concat();

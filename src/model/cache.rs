@@ -1,5 +1,6 @@
 //! Keys and values of the tokens a model has already read, for decoding.
 
+use crate::ops::arena;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -31,6 +32,22 @@ impl KvCache {
     /// Tokens it can hold.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Another conversation that has read the same tokens, with room for `capacity`.
+    pub fn fork(&self, capacity: usize) -> Result<Self> {
+        if capacity < self.len {
+            return Err(Error::new(format!("{} tokens do not fit in a cache of {capacity}", self.len)));
+        }
+        let copy = |t: &Tensor| -> Result<Tensor> {
+            let new = Tensor::zeros((capacity, t.dim(1)?), DType::F32, t.device())?;
+            if self.len > 0 {
+                arena::copy_tensor_(&new.narrow(0, 0, self.len)?, &t.narrow(0, 0, self.len)?)?;
+            }
+            Ok(new)
+        };
+        let layers = self.layers.iter().map(|(k, v)| Ok((copy(k)?, copy(v)?))).collect::<Result<_>>()?;
+        Ok(Self { layers, len: self.len, capacity })
     }
 
     /// Forget all but the first `len` tokens; more than there are is an error.

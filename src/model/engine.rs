@@ -6,20 +6,41 @@ use super::cache::KvCache;
 use super::config::Config;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaLlama;
-use super::llama::{Llama, Pass};
+use super::llama::{Llama, Pass, Weighted};
 use super::params::Params;
 use super::ranks::Ranks;
 use crate::data::batch::Batch;
 use crate::ops::adamw::Rule;
 use crate::ops::arena;
+pub use crate::ops::cross_entropy::LogProbabilities;
 use crate::ops::optimizer::{Moments, Optim, Optimizer};
 use crate::{Error, Result};
 use candle_core::Tensor;
 
+/// Who says how likely a text is.
+#[derive(Debug, Clone, Copy)]
+pub enum Voice<'a> {
+    /// The model as it stands.
+    Policy,
+    /// The base, as if there were no adapter.
+    Base,
+    /// The model with these values of what trains, as many as [`Params::len`].
+    Values(&'a [f32]),
+}
+
+/// What a weighted pass makes of the labels' log-probabilities.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Weighed {
+    /// What the batch adds to the step's loss.
+    pub loss: f64,
+    /// The derivative of the loss by each log-probability.
+    pub weights: Vec<f64>,
+}
+
 /// What an optimizer step came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stepped {
-    /// Σ NLL over the micro-batches since the last step.
+    /// Σ NLL over the micro-batches since the last step; of weighted passes, the sum of their losses.
     pub nll: f64,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -157,6 +178,71 @@ impl Engine {
         }
     }
 
+    /// A training pass whose loss is any function of the labels' log-probabilities: `weigh` is given them, in the batch's
+    /// order, and answers with the loss and its derivative by each. The loss is added to what [`Engine::step`] reports.
+    ///
+    /// # Errors
+    /// On a card, whose engine has no such pass.
+    pub fn weighted_backward(
+        &mut self,
+        batch: &Batch,
+        of: Weighted,
+        pass: &Pass,
+        weigh: &mut dyn FnMut(&LogProbabilities) -> Result<Weighed>,
+    ) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => {
+                let mut loss = 0.0;
+                c.model.weighted_backward(batch, of, pass, &mut |chances| {
+                    let weighed = weigh(chances)?;
+                    loss = weighed.loss;
+                    Ok(weighed.weights)
+                })?;
+                c.nll += loss;
+                Ok(())
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
+    /// The log-probability of every label of `batches`, in order, as `voice` has it: no dropout, nothing saved.
+    ///
+    /// # Errors
+    /// On a card, whose engine has no such pass.
+    pub fn log_probabilities(
+        &mut self,
+        batches: &[Batch],
+        of: Weighted,
+        voice: Voice,
+    ) -> Result<Vec<LogProbabilities>> {
+        match self {
+            Engine::Cpu(c) => {
+                let all = |model: &Llama| {
+                    batches.iter().map(|b| model.log_probabilities(b, of.temperature, of.entropies)).collect()
+                };
+                match voice {
+                    Voice::Policy => all(&c.model),
+                    Voice::Base => {
+                        c.model.set_adapter_enabled(false);
+                        let said = all(&c.model);
+                        c.model.set_adapter_enabled(true);
+                        said
+                    }
+                    Voice::Values(values) => {
+                        let own = c.model.params().values()?;
+                        c.model.params().set_values(values)?;
+                        let said = all(&c.model);
+                        c.model.params().set_values(&own)?;
+                        said
+                    }
+                }
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
     /// One AdamW step over the gradients since the last one, clipped to the rule's norm as
     /// `torch.nn.utils.clip_grad_norm_` does. Loss or gradients that are not finite change nothing.
     pub fn step(&mut self, rule: &Rule) -> Result<Stepped> {
@@ -215,6 +301,41 @@ impl Engine {
             (Engine::Cuda(c), Cache::Cuda(cache)) => c.decode(ids, cache),
             #[cfg(feature = "cuda")]
             _ => Err(Error::new("a cache of another model")),
+        }
+    }
+
+    /// Another conversation that has read what `cache` holds, with room for `capacity` tokens.
+    ///
+    /// # Errors
+    /// On a card, whose engine decodes one conversation at a time.
+    pub fn fork_cache(&self, cache: &Cache, capacity: usize) -> Result<Cache> {
+        match cache {
+            Cache::Cpu(cache) => Ok(Cache::Cpu(cache.fork(capacity)?)),
+            #[cfg(feature = "cuda")]
+            Cache::Cuda(_) => Err(not_on_a_card()),
+        }
+    }
+
+    /// Read one token of each of several conversations, `ids[i]` after what `caches[i]` holds; the logits `[V]` that
+    /// follow each.
+    ///
+    /// # Errors
+    /// On a card, whose engine decodes one conversation at a time.
+    pub fn decode_rows(&self, ids: &[u32], caches: &mut [&mut Cache]) -> Result<Vec<Vec<f32>>> {
+        match self {
+            Engine::Cpu(c) => {
+                let mut own = Vec::with_capacity(caches.len());
+                for cache in caches.iter_mut() {
+                    match cache {
+                        Cache::Cpu(cache) => own.push(cache),
+                        #[cfg(feature = "cuda")]
+                        Cache::Cuda(_) => return Err(Error::new("a cache of another model")),
+                    }
+                }
+                c.model.decode_rows(ids, &mut own)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => Err(not_on_a_card()),
         }
     }
 
@@ -299,6 +420,11 @@ impl Engine {
 
 fn fresh(optim: Optim, params: &Params) -> Result<Optimizer> {
     Optimizer::new(optim, params.len(), params.value_tensor().device())
+}
+
+#[cfg(feature = "cuda")]
+fn not_on_a_card() -> Error {
+    Error::usage("dpo and grpo are not computed on a card").next("train on the CPU: model.device = \"cpu\"")
 }
 
 fn optimizer<'a>(held: &'a mut Option<Optimizer>, optim: Optim, params: &Params) -> Result<&'a mut Optimizer> {

@@ -8,7 +8,7 @@ use super::lora::{self, Context, LoraConfig, Tuning};
 use super::norm::Norm;
 use super::params::Params;
 use crate::data::batch::{Batch, IGNORE};
-use crate::ops::cross_entropy::{Gradients, cross_entropy, softcap_};
+use crate::ops::cross_entropy::{self, Gradients, LogProbabilities, cross_entropy, softcap_};
 use crate::ops::embedding::{gather, scatter_add_};
 use crate::ops::matmul::matmul;
 use crate::ops::residual::scale_;
@@ -28,6 +28,15 @@ pub struct Pass {
     /// The accumulation step within the optimizer step.
     pub micro: u64,
     pub checkpointing: Checkpointing,
+}
+
+/// What the log-probabilities of a weighted pass are.
+#[derive(Debug, Clone, Copy)]
+pub struct Weighted {
+    /// The logits are divided by it.
+    pub temperature: f64,
+    /// Whether each row's entropy is wanted too.
+    pub entropies: bool,
 }
 
 /// What a training pass keeps of the way forward.
@@ -213,6 +222,17 @@ impl Llama {
         if rows.is_empty() {
             return Ok(0.0);
         }
+        let mut loss = 0.0;
+        self.there_and_back(batch, pass, &mut |x| {
+            let (sum, d) = self.top(x, &rows, &labels, scale)?;
+            loss = sum;
+            Ok(d)
+        })?;
+        Ok(loss)
+    }
+
+    /// Forward, then back from the gradient that `top` gives for the last block's output.
+    fn there_and_back(&self, batch: &Batch, pass: &Pass, top: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<()> {
         let context = self.context(Some(pass));
         let place = self.place(&batch.positions, &batch.cu_seqlens)?;
         let mut x = self.embed(&batch.ids)?;
@@ -225,7 +245,7 @@ impl Llama {
             });
             x = y;
         }
-        let (loss, mut d) = self.top(&x, &rows, &labels, scale)?;
+        let mut d = top(&x)?;
         drop(x);
         let below = self.embedding.grad.as_ref();
         for (i, block) in self.blocks.iter().enumerate().rev() {
@@ -242,7 +262,60 @@ impl Llama {
             }
             scatter_add_(grad, &batch.ids, &d)?;
         }
-        Ok(loss)
+        Ok(())
+    }
+
+    /// The log-probability of every label at `temperature`, in the batch's order: no dropout, nothing saved.
+    pub fn log_probabilities(&self, batch: &Batch, temperature: f64, entropies: bool) -> Result<LogProbabilities> {
+        let (rows, labels) = self.labelled(batch)?;
+        if rows.is_empty() {
+            return Ok(LogProbabilities::default());
+        }
+        let labelled = gather(&self.hidden(batch)?, &rows)?;
+        let (normed, _) = self.norm.forward(&labelled)?;
+        let softcap = self.softcap();
+        cross_entropy::log_probabilities(&normed, &self.head().value, &labels, temperature, entropies, softcap)
+    }
+
+    /// A training pass whose loss is any function of the labels' log-probabilities: forward, then `weigh` is given them
+    /// and answers with the derivative of the loss by each, then back. Adds into the gradients. A batch without labels
+    /// is not weighed.
+    pub fn weighted_backward(
+        &self,
+        batch: &Batch,
+        of: Weighted,
+        pass: &Pass,
+        weigh: &mut dyn FnMut(&LogProbabilities) -> Result<Vec<f64>>,
+    ) -> Result<()> {
+        if self.tuning == Tuning::None {
+            return Err(Error::new("nothing of this model trains"));
+        }
+        let (rows, labels) = self.labelled(batch)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.there_and_back(batch, pass, &mut |x| {
+            let (head, temperature) = (self.head(), of.temperature);
+            let labelled = gather(x, &rows)?;
+            let (normed, rstd) = self.norm.forward(&labelled)?;
+            let (softcap, asked) = (self.softcap(), of.entropies);
+            let chances = cross_entropy::log_probabilities(&normed, &head.value, &labels, temperature, asked, softcap)?;
+            let weights = weigh(&chances)?;
+            let dnormed = cross_entropy::log_probabilities_backward(
+                &normed,
+                &head.value,
+                &labels,
+                temperature,
+                &weights,
+                head.grad.as_ref(),
+                softcap,
+            )?;
+            let dx = Tensor::zeros(x.shape(), DType::F32, &self.device)?;
+            let dlabelled = Tensor::zeros(labelled.shape(), DType::F32, &self.device)?;
+            self.norm.backward(&dnormed, &labelled, &rstd, &dlabelled)?;
+            scatter_add_(&dx, &rows, &dlabelled)?;
+            Ok(dx)
+        })
     }
 
     /// Final norm, head and loss at the labelled rows of `x [T, n]`: the loss and dx `[T, n]`.
@@ -311,6 +384,27 @@ impl Llama {
         let logits = self.logits_of(&self.norm.forward(&last)?.0)?;
         cache.len = past + ids.len();
         Ok(logits.flatten_all()?.to_vec1()?)
+    }
+
+    /// Read one token of each of several conversations, `ids[i]` after what `caches[i]` holds; the logits `[V]` that
+    /// follow each. One product a layer for all of them.
+    pub fn decode_rows(&self, ids: &[u32], caches: &mut [&mut KvCache]) -> Result<Vec<Vec<f32>>> {
+        if ids.is_empty() || ids.len() != caches.len() || caches.iter().any(|c| c.layers.len() != self.blocks.len()) {
+            return Err(Error::new("decoding needs a token and a cache of this model for each row"));
+        }
+        let pasts: Vec<usize> = caches.iter().map(|c| c.len()).collect();
+        let positions: Vec<u32> = pasts.iter().map(|&p| p as u32).collect();
+        let place = self.place(&positions, &[])?;
+        let mut x = self.embed(ids)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let layers: Vec<&(Tensor, Tensor)> = caches.iter().map(|c| &c.layers[i]).collect();
+            x = block.decode_rows(&x, &place, &layers, &pasts, self.context(None))?;
+        }
+        let logits = self.logits_of(&self.norm.forward(&x)?.0)?;
+        for cache in caches.iter_mut() {
+            cache.len += 1;
+        }
+        Ok(logits.to_vec2()?)
     }
 
     /// Rows that have a label, and the labels; complains about a batch that does not hold together.

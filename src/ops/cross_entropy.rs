@@ -149,6 +149,131 @@ fn blocks_of(
     Ok((loss, dhidden))
 }
 
+/// What a row's label is worth under the model.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LogProbabilities {
+    /// `[N]`: log softmax(logits / temperature) at each row's label.
+    pub labels: Vec<f32>,
+    /// `[N]`: Σ −p·ln p of each row in nats, where it was asked for; else empty.
+    pub entropies: Vec<f32>,
+}
+
+/// The log-probability of `labels` (N ids below V) under `softmax(hidden · headᵀ / temperature)`, and where asked for
+/// each row's entropy. Shapes as in [`cross_entropy`]; nothing is kept of the logits.
+pub fn log_probabilities(
+    hidden: &Tensor,
+    head: &Tensor,
+    labels: &[u32],
+    temperature: f64,
+    entropies: bool,
+    softcap: Option<f32>,
+) -> Result<LogProbabilities> {
+    let softcap = softcap.map(|c| c / temperature as f32);
+    let mut out = LogProbabilities::default();
+    each_block(hidden, head, labels, temperature, &mut |_, labels, logits, v| {
+        let rows: Vec<(f32, f32)> = host::write(logits, OP, |l| {
+            Ok(l.par_chunks_mut(v)
+                .zip(labels.par_iter())
+                .map(|(l, &y)| chance(l, y as usize, entropies, softcap))
+                .collect())
+        })?;
+        out.labels.extend(rows.iter().map(|r| r.0));
+        if entropies {
+            out.entropies.extend(rows.iter().map(|r| r.1));
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// The gradient of `Σ weights · log-probability` (as [`log_probabilities`] gives it): d(hidden) `[N, n]`; that of the
+/// head is added into `dhead [V, n]` where it trains. The logits are computed a second time.
+pub fn log_probabilities_backward(
+    hidden: &Tensor,
+    head: &Tensor,
+    labels: &[u32],
+    temperature: f64,
+    weights: &[f64],
+    dhead: Option<&Tensor>,
+    softcap: Option<f32>,
+) -> Result<Tensor> {
+    // c·tanh(l / c) / T is c'·tanh(l' / c') of l' = l / T and c' = c / T.
+    let softcap = softcap.map(|c| c / temperature as f32);
+    let (rows, n) = host::dims2(hidden, OP)?;
+    host::same(OP, "weights", &[weights.len()], &[rows])?;
+    let dhidden = host::tensor(host::room(rows * n), &[rows, n])?;
+    each_block(hidden, head, labels, temperature, &mut |at, labels, logits, v| {
+        let weights = &weights[at..at + labels.len()];
+        host::write(logits, OP, |l| {
+            l.par_chunks_mut(v).zip(labels.par_iter().zip(weights.par_iter())).for_each(|(l, (&y, &w))| {
+                row(l, y as usize, Some((-w / temperature) as f32), softcap);
+            });
+            Ok(())
+        })?;
+        matmul_to_(&dhidden.narrow(0, at, labels.len())?, 1.0, logits, head)?;
+        match dhead {
+            Some(dhead) => matmul_add_(dhead, 1.0, &logits.t()?, &hidden.narrow(0, at, labels.len())?),
+            None => Ok(()),
+        }
+    })?;
+    Ok(dhidden)
+}
+
+/// Takes a block's first row, its labels, its logits, and V.
+type Take<'a> = dyn FnMut(usize, &[u32], &Tensor, usize) -> Result<()> + 'a;
+
+/// Give the logits over the temperature, a block of rows at a time.
+fn each_block(hidden: &Tensor, head: &Tensor, labels: &[u32], temperature: f64, take: &mut Take) -> Result<()> {
+    let (rows, n) = host::dims2(hidden, OP)?;
+    let (v, _) = host::dims2(head, OP)?;
+    host::same(OP, "the head", head.dims(), &[v, n])?;
+    host::same(OP, "labels", &[labels.len()], &[rows])?;
+    if let Some(label) = labels.iter().find(|&&l| l as usize >= v) {
+        return Err(Error::new(format!("label {label} is beyond the vocabulary of {v}")));
+    }
+    let block = (LOGITS / v.max(1)).max(1);
+    for (i, labels) in labels.chunks(block).enumerate() {
+        let logits = matmul(&hidden.narrow(0, i * block, labels.len())?, &head.t()?)?;
+        if temperature != 1.0 {
+            let cold = (1.0 / temperature) as f32;
+            host::write(&logits, OP, |l| {
+                l.par_chunks_mut(v).for_each(|l| scale_by(l, cold));
+                Ok(())
+            })?;
+        }
+        take(i * block, labels, &logits, v)?;
+    }
+    Ok(())
+}
+
+/// A row's log-probability and, where asked for, its entropy; `logits` are used up.
+fn chance(logits: &mut [f32], label: usize, entropy: bool, softcap: Option<f32>) -> (f32, f32) {
+    if let Some(c) = softcap {
+        cap(logits, c);
+    }
+    let top = top(logits);
+    let at = logits[label];
+    let mut expected = 0f64;
+    if entropy {
+        // Σ p·(l − top), from a sum that is taken before the exponentials overwrite the logits.
+        let total = logits.chunks(1024).map(|c| weighed(c, top)).fold((0f64, 0f64), |a, b| (a.0 + b.0, a.1 + b.1));
+        expected = total.1 / total.0;
+    }
+    let total = exponentials(logits, top, false);
+    let nll = f64::from(top) + total.ln() - f64::from(at);
+    (-nll as f32, (total.ln() - expected) as f32)
+}
+
+vectorized! {
+    /// Σ exp(l − top) and Σ exp(l − top)·(l − top) of a piece.
+    fn weighed(l: &[f32], top: f32) -> (f64, f64) {
+        let total = sum(l.len(), |i| exp(l[i] - top));
+        // A logit of −∞ has no share: 0 · −∞ must not become NaN.
+        let expected = sum(l.len(), |i| exp(l[i] - top) * (l[i] - top).max(-1e4));
+        (f64::from(total), f64::from(expected))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +359,38 @@ mod tests {
         ];
         close(&f64s(&dh.unwrap()), &want_dh, 1e-6);
         close(&f64s(&dw), &want_dw, 1e-6);
+    }
+
+    #[test]
+    fn log_probabilities_entropies_and_their_gradient_agree_with_f64_and_finite_differences() {
+        for softcap in [None, Some(1.5f32)] {
+            let (n, v, labels, temperature) = (5, 41, [3, 40, 0, 3, 17], 0.7);
+            let (h, w) = (random(&[5, n], 1), random(&[v, n], 2));
+            let weights = [0.5, -1.0, 0.0, 2.0, -0.25];
+            let got = log_probabilities(&h, &w, &labels, temperature, true, softcap).unwrap();
+            let dw = tensor(&vec![0.0; v * n], &[v, n]);
+            let dh = log_probabilities_backward(&h, &w, &labels, temperature, &weights, Some(&dw), softcap).unwrap();
+            let (h, w) = (f64s(&h), f64s(&w));
+            let cap = |l: f64| softcap.map_or(l, |c| f64::from(c) * (l / f64::from(c)).tanh());
+            let logits =
+                |h: &[f64], w: &[f64]| -> Vec<f64> { w.chunks(n).map(|w| cap(inner(h, w)) / temperature).collect() };
+            let all = |l: &[f64]| l.iter().map(|l| l.exp()).sum::<f64>().ln();
+            for (i, &y) in labels.iter().enumerate() {
+                let l = logits(&h[i * n..][..n], &w);
+                let entropy: f64 = l.iter().map(|x| -(x - all(&l)).exp() * (x - all(&l))).sum();
+                assert!((f64::from(got.labels[i]) - (l[y as usize] - all(&l))).abs() < 1e-5);
+                assert!((f64::from(got.entropies[i]) - entropy).abs() < 1e-5);
+            }
+            let weighted = |h: &[f64], w: &[f64]| -> f64 {
+                let row = |((h, &y), a): ((&[f64], &u32), &f64)| {
+                    let l = logits(h, w);
+                    a * (l[y as usize] - all(&l))
+                };
+                h.chunks(n).zip(&labels).zip(&weights).map(row).sum()
+            };
+            close(&f64s(&dh), &differences(&h, |h| weighted(h, &w)), 5e-6);
+            close(&f64s(&dw), &differences(&w, |w| weighted(&h, w)), 5e-6);
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::load::Given;
 use super::problem::{Locator, Place, Problem};
-use super::{Method, Recipe};
+use super::{DpoLoss, Method, Recipe};
 
 /// Problems and notes of the whole recipe, each at the key it is about.
 pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
@@ -46,24 +46,40 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         let what = "model.load_in_4bit and model.load_in_fp8 are both given";
         problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");
     }
-    if recipe.method == Method::Cpt {
+    if matches!(recipe.method, Method::Cpt | Method::Dpo) {
+        let (what, next) = match recipe.method {
+            Method::Dpo => ("preference pairs: the answers are what is trained", "remove it"),
+            _ => ("plain text", "remove it, or take method = \"sft\""),
+        };
         for (on, key) in [
             (t.assistant_only_loss, "train.assistant_only_loss"),
             (t.completion_only_loss, "train.completion_only_loss"),
         ] {
             if on {
-                problem(
-                    given,
-                    key,
-                    &format!("{key} has no meaning for plain text"),
-                    "remove it, or take method = \"sft\"",
-                );
+                problem(given, key, &format!("{key} has no meaning for {what}"), next);
             }
         }
-        if recipe.data.messages.is_some() {
+        if recipe.data.messages.is_some() && recipe.method == Method::Dpo {
+            let next = "remove it: prompt, chosen and rejected are found from the columns";
+            problem(given, "data.messages", "data.messages makes chats of one answer, and method is dpo", next);
+        }
+        if recipe.data.messages.is_some() && recipe.method == Method::Cpt {
             let next = "remove it, or take method = \"sft\"";
             problem(given, "data.messages", "data.messages makes chats, and method is cpt", next);
         }
+    }
+    if recipe.method == Method::Dpo && t.packing {
+        problem(given, "train.packing", "train.packing has no meaning for pairs, which are never padded", "remove it");
+    }
+    if recipe.method == Method::Dpo && recipe.model.load_in_4bit {
+        let what = "model.load_in_4bit needs a card, and dpo is computed on the CPU";
+        problem(given, "model.load_in_4bit", what, "set it to false");
+    }
+    if let Some(dpo) = &recipe.dpo
+        && dpo.label_smoothing > 0.0
+        && dpo.loss_type != DpoLoss::Robust
+    {
+        note(given, "dpo.label_smoothing", "is not used: only dpo.loss_type = \"robust\" smooths");
     }
     if recipe.lora.as_ref().is_some_and(|l| l.adapter_name_or_path.is_some()) {
         for key in ["lora.r", "lora.lora_alpha", "lora.target_modules"] {

@@ -107,6 +107,10 @@ pub fn with(recipe: &Recipe, key: &str, value: &str) -> Result<Recipe> {
     if entry.section() == "lora" && recipe.lora.is_none() {
         return Err(Error::usage(format!("{key} cannot be set: this recipe has no [lora] table")).next("add [lora]"));
     }
+    if schema::method_of(entry.section()).is_some_and(|m| m != recipe.method) {
+        return Err(Error::usage(format!("{key} cannot be set: method is {}", recipe.method.name()))
+            .next(format!("another run with method = \"{}\" has it", entry.section())));
+    }
     let json = write::json(recipe);
     let mut values: BTreeMap<_, _> =
         schema::entries().filter_map(|e| write::lookup(&json, e.key).map(|v| (e.key, v.clone()))).collect();

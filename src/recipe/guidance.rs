@@ -23,6 +23,12 @@ pub const GOALS: &[Goal] = &[
         effort: "one evening",
     },
     Goal { method: "cpt", good_for: "knowledge of a domain", data: "plain text", effort: "more data, more steps" },
+    Goal {
+        method: "dpo",
+        good_for: "preferring one style of answer",
+        data: "prompt, chosen, rejected",
+        effort: "after SFT",
+    },
 ];
 
 /// Names of the guidance's rows, as `source` cites them.
@@ -40,6 +46,7 @@ pub mod row {
     pub const TEMPLATE: &str = "guidance: symptoms, template mismatch";
     pub const COLLAPSE: &str = "guidance: symptoms, memory creeps or steps collapse";
     pub const LOSS: &str = "guidance: healthy, SFT loss on chat";
+    pub const PREFERENCE: &str = "guidance: healthy, DPO accuracy and margin";
     pub const GRADIENT: &str = "guidance: healthy, SFT gradient norm";
 }
 
@@ -75,6 +82,8 @@ pub fn learning_rates(method: Method, lora: bool) -> (f64, f64, f64) {
     match (method, lora) {
         (Method::Sft, true) => (1e-4, 3e-4, 2e-4),
         (Method::Cpt, true) => (2.5e-5, 1e-4, 5e-5),
+        (Method::Dpo, true) => (5e-7, 5e-6, 5e-6),
+        (Method::Dpo, false) => (5e-7, 5e-6, 1e-6),
         (_, false) => (1e-5, 5e-5, 2e-5),
     }
 }

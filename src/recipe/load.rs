@@ -229,12 +229,24 @@ fn set(key: &str, text: &str, base: &Path, given: &mut Given) {
 
 /// What was given, with the defaults; a missing required key is a problem unless part of the file was unreadable.
 fn filled(given: &mut Given, stem: &str, locator: Locator<'_>, broken: bool) -> BTreeMap<&'static str, Json> {
-    let cpt = given.values.get("method").and_then(Json::as_str) == Some("cpt");
-    let basis = Basis { method: if cpt { Method::Cpt } else { Method::Sft }, lora: given.lora.is_some() };
+    let method = given.values.get("method").and_then(|m| serde_json::from_value(m.clone()).ok());
+    let basis = Basis { method: method.unwrap_or(Method::Sft), lora: given.lora.is_some() };
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     let base = here.join(Path::new(locator.file).parent().unwrap_or(Path::new("")));
     let mut values = given.values.clone();
     for entry in schema::entries() {
+        if schema::method_of(entry.section()).is_some_and(|m| m != basis.method) {
+            if let Some(place) = values.remove(entry.key).and_then(|_| given.places.get(entry.key)) {
+                let (section, method) = (entry.section(), basis.method.name());
+                given.problems.push(Problem {
+                    place: place.clone(),
+                    key: entry.key.into(),
+                    what: format!("{} belongs to method = \"{section}\", and method is {method}", entry.key),
+                    next: format!("remove it, or take method = \"{section}\""),
+                });
+            }
+            continue;
+        }
         if values.contains_key(entry.key) || (entry.section() == "lora" && !basis.lora) {
             continue;
         }
@@ -267,7 +279,7 @@ fn filled(given: &mut Given, stem: &str, locator: Locator<'_>, broken: bool) -> 
 /// Put values by dotted key into a [`Recipe`].
 pub(super) fn build(values: BTreeMap<&'static str, Json>) -> Result<Recipe> {
     let mut root = Map::new();
-    for section in schema::SECTIONS.iter().filter(|s| **s != "lora") {
+    for section in schema::SECTIONS.iter().filter(|s| **s != "lora" && schema::method_of(s).is_none()) {
         root.insert((*section).to_string(), Json::Object(Map::new()));
     }
     for (key, value) in values {

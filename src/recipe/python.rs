@@ -44,7 +44,8 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         out.push_str("from transformers import AutoModelForCausalLM, AutoTokenizer");
         out.push_str(if recipe.model.load_in_4bit { ", BitsAndBytesConfig\n" } else { "\n" });
     }
-    out.push_str("from trl import SFTConfig, SFTTrainer\n\n");
+    let kind = if recipe.method == Method::Dpo { "DPO" } else { "SFT" };
+    let _ = writeln!(out, "from trl import {kind}Config, {kind}Trainer\n");
     match library {
         Library::Trl => load_trl(&mut out, recipe, &model),
         Library::Unsloth => load_unsloth(&mut out, recipe, &model)?,
@@ -59,7 +60,7 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         if recipe.data.eval.is_some() || recipe.data.eval_fraction > 0.0 { ", eval_dataset=evaluation" } else { "" };
     let _ = writeln!(
         out,
-        "trainer = SFTTrainer(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})"
+        "trainer = {kind}Trainer(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})"
     );
     out.push_str("trainer.train()\n");
     let _ = writeln!(out, "trainer.save_model({})", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
@@ -193,6 +194,21 @@ fn template(out: &mut String, recipe: &Recipe) {
     let _ = writeln!(out, "tokenizer.chat_template = {value}");
 }
 
+/// A better and a worse answer, as TRL takes them: texts, or lists of messages.
+const PREFERENCE: &str = r#"    roles = {"human": "user", "gpt": "assistant"}
+
+    def turns(value):
+        if isinstance(value, str):
+            return value
+        value = value if isinstance(value, list) else [value]
+        said = [(t.get("role") or t["from"], t.get("content") or t.get("value")) for t in value]
+        return [{"role": roles.get(role, role), "content": content} for role, content in said]
+
+    out = {"chosen": turns(row["chosen"]), "rejected": turns(row["rejected"])}
+    prompt = row.get("prompt") or row.get("conversations") or row.get("messages") or row.get("instruction")
+    return {"prompt": turns(prompt), **out} if prompt else out
+"#;
+
 /// Reading the rows, and what they become.
 fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
     let d = &recipe.data;
@@ -234,6 +250,7 @@ fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
         (None, "prompt_completion") => {
             out.push_str("    return {\"prompt\": row[\"prompt\"], \"completion\": row[\"completion\"]}\n")
         }
+        (None, "preference") => out.push_str(PREFERENCE),
         (None, "text") => out.push_str("    return {\"text\": row[\"text\"]}\n"),
         (None, other) => {
             return Err(Error::usage(format!("rows of the format {other} have no script here"))
@@ -314,18 +331,25 @@ fn load(out: &mut String, name: &str, sources: &[super::DataSource], recipe: &Re
 }
 
 fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
-    let (t, cpt) = (&recipe.train, recipe.method == Method::Cpt);
-    let _ = writeln!(out, "args = SFTConfig(");
+    let (t, cpt, dpo) = (&recipe.train, recipe.method == Method::Cpt, recipe.method == Method::Dpo);
+    let _ = writeln!(out, "args = {}Config(", if dpo { "DPO" } else { "SFT" });
     let mut put = |key: &str, value: String| {
         let _ = writeln!(out, "    {key}={value},");
     };
     put("output_dir", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
     put("max_length", recipe.model.max_seq_length.to_string());
-    if !cpt {
+    if let Some(d) = &recipe.dpo {
+        put("loss_type", serde_json::to_string(&d.loss_type).unwrap_or_default());
+        put("beta", d.beta.to_string());
+        put("label_smoothing", d.label_smoothing.to_string());
+    }
+    if recipe.method == Method::Sft {
         // Of a chat TRL trains the completion, its last assistant turn; the rows are given that way.
         put("completion_only_loss", truth(t.completion_only_loss || t.assistant_only_loss).into());
     }
-    put("packing", truth(t.packing).into());
+    if !dpo {
+        put("packing", truth(t.packing).into());
+    }
     if cpt && t.packing {
         put("packing_strategy", text("wrapped"));
     }

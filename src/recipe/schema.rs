@@ -201,11 +201,16 @@ impl Entry {
 }
 
 /// The tables of a recipe, in the order they are written.
-pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "sample", "check"];
+pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "dpo", "sample", "check"];
+
+/// The method that a table belongs to, where it is one method's alone.
+pub fn method_of(section: &str) -> Option<Method> {
+    (section == "dpo").then_some(Method::Dpo)
+}
 
 /// All entries, in the order they are written.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    [table::ROOT, table::MODEL, table::LORA, table::DATA, table::TRAIN, table::SAMPLE, table::CHECK]
+    [table::ROOT, table::MODEL, table::LORA, table::DATA, table::TRAIN, table::DPO, table::SAMPLE, table::CHECK]
         .into_iter()
         .flatten()
 }

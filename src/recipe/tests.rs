@@ -97,8 +97,28 @@ fn a_full_recipe_and_the_schema_have_the_same_keys() {
             }
         }
     }
-    let schema: BTreeSet<_> = schema::entries().map(|e| e.key.to_string()).collect();
+    let here = |e: &&schema::Entry| schema::method_of(e.section()).is_none();
+    let schema: BTreeSet<_> = schema::entries().filter(here).map(|e| e.key.to_string()).collect();
     assert_eq!(keys, schema);
+}
+
+#[test]
+fn a_methods_own_table_is_whole_with_it_and_refused_without_it() {
+    for (method, line) in [("dpo", "beta = 0.5")] {
+        let text = format!("method = \"{method}\"\n{}\n[{method}]\n{line}\n", SMALL.replace("method = \"sft\"", ""));
+        let first = parse(&text, "m.toml", &[]).unwrap().recipe;
+        let again = parse(&to_toml(&first), "n.toml", &[]).unwrap().recipe;
+        assert_eq!(first.dpo, again.dpo);
+        let written = to_toml(&first);
+        for entry in schema::entries().filter(|e| e.section() == method) {
+            assert!(written.contains(entry.help), "{}", entry.key);
+            assert!(!to_toml(&recipe(SMALL)).contains(entry.help), "{}", entry.key);
+        }
+        let e = parse(&text.replacen(method, "cpt", 1), "m.toml", &[]).unwrap_err().to_string();
+        assert!(e.contains(&format!("belongs to method = \"{method}\", and method is cpt")), "{e}");
+        let e = with(&recipe(SMALL), &format!("{method}.beta"), "0.5").unwrap_err().to_string();
+        assert!(e.contains("method is sft"), "{e}");
+    }
 }
 
 #[test]
@@ -114,7 +134,8 @@ fn a_written_recipe_reads_back_equal_to_the_bit() {
 #[test]
 fn a_written_recipe_explains_every_key() {
     let text = to_toml(&recipe(SMALL));
-    for entry in schema::entries().filter(|e| e.section() != "lora") {
+    let here = |e: &&schema::Entry| e.section() != "lora" && schema::method_of(e.section()).is_none();
+    for entry in schema::entries().filter(here) {
         assert!(text.contains(entry.help), "{}", entry.key);
     }
     assert!(text.contains("learning_rate = 2e-5"), "{text}");
@@ -122,7 +143,7 @@ fn a_written_recipe_explains_every_key() {
 
 #[test]
 fn every_default_is_allowed_by_its_own_entry() {
-    for method in [Method::Sft, Method::Cpt] {
+    for method in [Method::Sft, Method::Cpt, Method::Dpo] {
         for lora in [false, true] {
             for entry in schema::entries() {
                 let Some(text) = entry.default.toml(schema::Basis { method, lora }) else { continue };
@@ -196,7 +217,7 @@ fn a_refused_set_says_so_at_its_place() {
         ("train.learning_rate", "2", "above 0, at most 1"),
         ("train.learnin_rate", "1e-4", "the nearest is train.learning_rate"),
         ("lora_rank", "8", "here it is lora.r"),
-        ("method", "dpo", "sft"),
+        ("method", "ppo", "sft"),
         ("train", "1", "train is a table"),
     ] {
         let error = parse(SMALL, "s.toml", &sets(&[(key, value)])).unwrap_err();
@@ -276,7 +297,7 @@ fn no_other_name_is_also_a_key_of_its_own_section_or_twice_in_the_table() {
 #[test]
 fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
     for (written, says) in [
-        ("method = \"dpo\"", "sft (pairs and chats) and cpt (plain text)"),
+        ("method = \"ppo\"", "sft (pairs and chats), cpt (plain text)"),
         ("[model]\nload_in_8bit = true", "model.load_in_4bit"),
         ("[export]\nmerged = \"16bit\"", "checkpoints"),
         ("[train]\nbf16 = true", "f32"),
@@ -375,7 +396,7 @@ fn edits_keep_comments_and_order() {
 
 #[test]
 fn edits_that_are_not_allowed_are_refused() {
-    for (key, value) in [("train.learning_rate", "9"), ("train.nope", "1"), ("method", "dpo"), ("train.seed", "[")] {
+    for (key, value) in [("train.learning_rate", "9"), ("train.nope", "1"), ("method", "ppo"), ("train.seed", "[")] {
         assert_eq!(set(SMALL, key, value).unwrap_err().kind, crate::Kind::Usage, "{key}");
     }
     assert!(unset(SMALL, "data.train").is_err());

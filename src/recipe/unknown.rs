@@ -19,13 +19,8 @@ const NOT_HERE: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "beta",
-            "pref_beta",
-            "loss_type",
             "num_generations",
             "reward_funcs",
-            "pref_loss",
-            "dpo_beta",
             "max_prompt_length",
             "epsilon_high",
             "reward_weights",
@@ -33,7 +28,7 @@ const NOT_HERE: &[(&[&str], &str)] = &[
             "orpo_alpha",
             "num_iterations",
         ],
-        "the methods here are sft and cpt; remove it",
+        "the methods here are sft, cpt and dpo; remove it",
     ),
     (
         &[
@@ -224,8 +219,8 @@ pub fn tables() -> String {
 pub fn value(key: &str, value: &str) -> Option<String> {
     let value = plain(value);
     match (key, value.as_str()) {
-        ("method", "dpo" | "grpo" | "orpo" | "simpo" | "kto" | "ppo" | "rm" | "rl" | "reward") => {
-            Some("this version trains sft (pairs and chats) and cpt (plain text)".into())
+        ("method", "grpo" | "orpo" | "simpo" | "kto" | "ppo" | "rm" | "rl" | "reward") => {
+            Some("this version trains sft (pairs and chats), cpt (plain text) and dpo (preferences)".into())
         }
         ("method", "pt" | "pretrain" | "pretraining" | "completion" | "clm") => Some("here it is \"cpt\"".into()),
         ("method", "instruct" | "chat" | "instruction" | "full" | "lora" | "qlora") => {

@@ -8,6 +8,18 @@ use std::path::PathBuf;
 pub enum Method {
     Sft,
     Cpt,
+    Dpo,
+}
+
+impl Method {
+    /// As a recipe spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Sft => "sft",
+            Method::Cpt => "cpt",
+            Method::Dpo => "dpo",
+        }
+    }
 }
 
 /// A whole recipe, resolved: nothing in it is left to a default.
@@ -23,8 +35,19 @@ pub struct Recipe {
     pub lora: Option<LoraSection>,
     pub data: DataSection,
     pub train: TrainSection,
+    /// With method dpo, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpo: Option<DpoSection>,
     pub sample: SampleSection,
     pub check: CheckSection,
+}
+
+impl Recipe {
+    /// Whether what trains starts from more than a fresh adapter that says nothing yet: the base's own weights, or a
+    /// given adapter's.
+    pub fn has_given_start(&self) -> bool {
+        self.lora.as_ref().is_none_or(|l| l.adapter_name_or_path.is_some())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,7 +98,7 @@ pub struct DataSection {
     pub eval: Option<Vec<DataSource>>,
     /// Share of the training rows held out for evaluation; 0: none.
     pub eval_fraction: f64,
-    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`.
+    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`, `preference`.
     pub format: String,
     /// The formatting function: templates over the row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,6 +207,28 @@ pub struct TrainSection {
     pub logging_steps: u64,
     /// Evaluations without improvement before the run ends; 0: off.
     pub early_stopping_patience: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DpoSection {
+    pub loss_type: DpoLoss,
+    pub beta: f64,
+    /// Of `robust`, below 0.5.
+    pub label_smoothing: f64,
+}
+
+/// TRL's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DpoLoss {
+    Sigmoid,
+    Hinge,
+    Ipo,
+    Robust,
+    ApoZero,
+    ApoDown,
+    SigmoidNorm,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

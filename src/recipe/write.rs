@@ -20,6 +20,9 @@ pub fn to_toml(recipe: &Recipe) -> String {
             out.push_str("\n# No [lora] table: full fine-tuning.\n");
             continue;
         }
+        if schema::method_of(section).is_some_and(|m| m != recipe.method) {
+            continue;
+        }
         let _ = write!(out, "\n[{section}]\n");
         for entry in schema::entries().filter(|e| e.section() == *section) {
             line(&mut out, entry, &json);

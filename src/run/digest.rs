@@ -202,12 +202,20 @@ mod tests {
             tokens_per_second: 1.0,
             seconds: 1.0,
             rows: vec![],
+            metrics: Default::default(),
         };
         Event { time: n as f64, step: n, body: Body::Step(body) }
     }
 
     fn eval(n: u64, loss: f64) -> Event {
-        let eval = Eval { loss, perplexity: loss.exp(), label_tokens: 1, seconds: 0.0, best: false };
+        let eval = Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 1,
+            seconds: 0.0,
+            best: false,
+            metrics: Default::default(),
+        };
         Event { time: n as f64, step: n, body: Body::Eval(eval) }
     }
 

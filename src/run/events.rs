@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::event::{Body, Event, SCHEMA_VERSION, Step, number};
+use super::event::{Body, Event, Metrics, SCHEMA_VERSION, Step, number};
 use super::files::failed;
 use super::host::now;
 use crate::{Error, Result};
@@ -182,6 +182,8 @@ struct StepLine {
     tokens_per_second: f64,
     seconds: f64,
     rows: Vec<u32>,
+    #[serde(default)]
+    metrics: Metrics,
 }
 
 impl From<StepLine> for Step {
@@ -196,9 +198,10 @@ impl From<StepLine> for Step {
             tokens_per_second,
             seconds,
             rows,
+            metrics,
             ..
         } = l;
-        Step { loss, grad_norm, learning_rate, epoch, tokens, label_tokens, tokens_per_second, seconds, rows }
+        Step { loss, grad_norm, learning_rate, epoch, tokens, label_tokens, tokens_per_second, seconds, rows, metrics }
     }
 }
 
@@ -285,6 +288,7 @@ mod tests {
             tokens_per_second: 3.5,
             seconds: 4.5,
             rows: vec![7, 9],
+            metrics: [("rewards/margins".to_string(), 0.1 + 0.2)].into(),
         };
         let event = Event { time: 1.25, step: 3, body: Body::Step(step) };
         let line = serde_json::to_vec(&event).unwrap();
@@ -328,6 +332,7 @@ mod tests {
             label_tokens: 1,
             seconds: 0.1,
             best: false,
+            metrics: Metrics::new(),
         };
         EventWriter::open(&path).unwrap().write(&Event { time: 0.0, step: 1, body: Body::Eval(eval) }).unwrap();
         let Body::Eval(back) = &read_all(&path).unwrap()[1].body else { panic!() };

@@ -8,10 +8,10 @@ use crate::diagnose::{self, Doctor, Preflight};
 use crate::model::ranks::Ranks;
 use crate::recipe::Recipe;
 use crate::train::event::{Body, Finding, RunState, Severity, State};
+use crate::train::method;
 use crate::train::outlet::Outlet;
 use crate::train::parts::ending::Ending;
 use crate::train::setup::{self, Prepared};
-use crate::train::sft;
 use crate::{Error, Result};
 
 /// Train `recipe` in the session's folder, from its checkpoint of step `resume` where there is one. A failure is said
@@ -59,14 +59,14 @@ fn attempt(recipe: &Recipe, ranks: Ranks, resume: Option<u64>, session: &mut Ses
         None => None,
     };
     session.watch(doctor);
-    sft::train(recipe, prepared, session, from.as_deref())
+    method::train(recipe, prepared, session, from.as_deref())
 }
 
 /// Beside rank 0, whose folder this is: all of [`train`] but its words.
 pub fn follow(recipe: &Recipe, ranks: Ranks, folder: RunFolder, resume: Option<u64>) -> Result<()> {
     let prepared = setup::prepare(recipe, ranks, &mut |_| {})?;
     let from = resume.map(|step| folder.find_checkpoint(Some(step))).transpose()?.map(|(_, dir)| dir);
-    sft::train(recipe, prepared, &mut Follower::new(folder), from.as_deref()).map(|_| ())
+    method::train(recipe, prepared, &mut Follower::new(folder), from.as_deref()).map(|_| ())
 }
 
 /// What can be known of the rows as they will be trained, before the first step.

@@ -149,7 +149,7 @@ fn free(wish: &Wish) -> PathBuf {
 }
 
 fn name(method: Method) -> String {
-    serde_json::to_value(method).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default()
+    method.name().to_string()
 }
 
 /// The values that are looked for, each with the words beside it.
@@ -372,12 +372,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pairs: String = (0..60).map(|i| format!("{{\"question\":\"q {i}\",\"answer\":\"a {i}\"}}\n")).collect();
         let chats: String = (0..60).map(|i| format!("{{\"instruction\":\"q {i}\",\"output\":\"a {i}\"}}\n")).collect();
+        let answers: String =
+            (0..60).map(|i| format!("{{\"prompt\":\"q {i}\",\"chosen\":\"a {i}\",\"rejected\":\"b\"}}\n")).collect();
         for (file, text) in [("pairs.jsonl", pairs.as_str()), ("chats.jsonl", &chats), ("doc.txt", "Once upon a time.")]
         {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
         for (goal, data) in
-            [("sft", "pairs.jsonl"), ("sft", "chats.jsonl"), ("full", "chats.jsonl"), ("cpt", "doc.txt")]
+            [("sft", "pairs.jsonl"), ("sft", "chats.jsonl"), ("full", "chats.jsonl"), ("cpt", "doc.txt"), ("dpo", "pairs-of-answers.jsonl")]
         {
             let (method, full) = method(goal).unwrap();
             let s = survey(&dir.path().join(data));

@@ -3,10 +3,13 @@
 //! Every number that may be non-finite is written as `null` and read back as NaN.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The version in the first line of every `events.jsonl`.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a method measures, by TRL's names: `rewards/margins`, `entropy`.
+pub type Metrics = BTreeMap<String, f64>;
 
 /// One line of `events.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +95,9 @@ pub struct Step {
     pub seconds: f64,
     /// Row numbers (0-based, in reading order) of the effective batch.
     pub rows: Vec<u32>,
+    /// What the method measures besides, by TRL's names; only finite numbers.
+    #[serde(default, skip_serializing_if = "Metrics::is_empty")]
+    pub metrics: Metrics,
 }
 
 /// One evaluation over the held-out rows.
@@ -103,8 +109,10 @@ pub struct Eval {
     pub perplexity: f64,
     pub label_tokens: u64,
     pub seconds: f64,
-    /// Whether this is the lowest loss so far.
+    /// Whether this is the lowest loss so far (of GRPO: the highest reward).
     pub best: bool,
+    #[serde(default, skip_serializing_if = "Metrics::is_empty")]
+    pub metrics: Metrics,
 }
 
 /// One completion drawn from the model as it stands.

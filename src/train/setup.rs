@@ -74,6 +74,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
         optim: Optim::named(&recipe.train.optim),
+        cpu_only: (recipe.method == Method::Dpo).then_some(recipe.method.name()),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     let lora = lora.map(|l| l.named(speaker.model.config()));
@@ -106,7 +107,13 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         estimate.components = components;
     }
     let start = facts(recipe, &ranks, &speaker, &data, &plan, &lora, telemetry.device());
-    let fingerprint = fingerprint(&data.train);
+    let mut fingerprint = fingerprint(&data.train);
+    if recipe.method == Method::Dpo && given.is_some() {
+        // The reference is the adapter as it stands here: another one would be another run.
+        let values = speaker.model.params().values()?;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        fingerprint.push_str(&format!("+{}", &blake3::hash(&bytes).to_hex()[..32]));
+    }
     let adapter = lora.map(|l| AdapterConfig {
         r: l.r,
         lora_alpha: l.alpha,
@@ -227,10 +234,7 @@ fn facts(
     };
     Start {
         run_name: recipe.run_name.clone(),
-        method: match recipe.method {
-            Method::Sft => "sft".into(),
-            Method::Cpt => "cpt".into(),
-        },
+        method: recipe.method.name().into(),
         tuning: match lora {
             Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
             Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
@@ -251,8 +255,8 @@ fn facts(
             0 => t.num_train_epochs,
             steps => plan.epoch(steps),
         },
-        train_rows: data.train.len() as u64,
-        eval_rows: data.eval.len() as u64,
+        train_rows: rows_of(recipe, data.train.len()),
+        eval_rows: rows_of(recipe, data.eval.len()),
         truncated_share: data.summary.truncated_share(),
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
@@ -261,6 +265,12 @@ fn facts(
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",
     }
+}
+
+/// Rows of so many examples: a pair is two of them.
+fn rows_of(recipe: &Recipe, examples: usize) -> u64 {
+    let each = if recipe.method == Method::Dpo { 2 } else { 1 };
+    (examples / each) as u64
 }
 
 /// A digest of the examples, in order.

@@ -51,11 +51,20 @@ pub struct Computes<'a> {
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
     pub optim: Optim,
+    /// A method whose passes only the CPU's engine has.
+    pub cpu_only: Option<&'a str>,
 }
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, load_in_fp8: false, checkpointing: "auto", optim: Optim::Torch }
+        Self {
+            device: "auto",
+            load_in_4bit: false,
+            load_in_fp8: false,
+            checkpointing: "auto",
+            optim: Optim::Torch,
+            cpu_only: None,
+        }
     }
 }
 
@@ -165,7 +174,12 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
             return on_cpu(weights, tuning, seed, on);
         }
     };
-    if let Err(e) = cuda::check(&weights.config, tuning) {
+    let checked = match on.cpu_only {
+        Some(method) => Err(Error::usage(format!("{method} is not computed on a card"))
+            .next("take model.device = \"cpu\", or auto, which falls back to it")),
+        None => cuda::check(&weights.config, tuning),
+    };
+    if let Err(e) = checked {
         if on.device != "auto" {
             return Err(e);
         }

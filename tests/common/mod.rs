@@ -96,6 +96,6 @@ pub fn train(recipe: &str, sets: &[(&str, String)]) -> Keep {
     let recipe = finetop::recipe::parse(recipe, &file.to_string_lossy(), &sets).unwrap().recipe;
     let prepared = finetop::train::setup::prepare(&recipe, finetop::model::ranks::Ranks::alone(), &mut |_| {}).unwrap();
     let mut keep = Keep::new();
-    finetop::train::sft::train(&recipe, prepared, &mut keep, None).unwrap();
+    finetop::train::method::train(&recipe, prepared, &mut keep, None).unwrap();
     keep
 }

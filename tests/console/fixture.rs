@@ -110,11 +110,19 @@ pub fn step(n: u64, loss: f64, grad: f64, rate: f64, epoch: f64, noise: &mut Noi
         tokens_per_second: 11_840.0 + 260.0 * noise.draw(),
         seconds: 1.38 + 0.015 * noise.draw(),
         rows,
+        metrics: Default::default(),
     })
 }
 
 pub fn eval(loss: f64, best: bool) -> Body {
-    Body::Eval(Eval { loss, perplexity: loss.exp(), label_tokens: 52_000, seconds: 9.0, best })
+    Body::Eval(Eval {
+        loss,
+        perplexity: loss.exp(),
+        label_tokens: 52_000,
+        seconds: 9.0,
+        best,
+        metrics: Default::default(),
+    })
 }
 
 /// A completion at one of the recipe's prompts.

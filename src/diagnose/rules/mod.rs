@@ -9,6 +9,7 @@ pub mod loss_jump;
 pub mod memory_creep;
 pub mod non_finite;
 pub mod overfitting;
+pub mod preference;
 pub mod rate_range;
 pub mod repetition;
 pub mod rows;
@@ -36,6 +37,8 @@ pub const LIVE: &[Rule] = &[
     Rule { name: overfitting::NAME, look: overfitting::look },
     Rule { name: eval_stalled::NAME, look: eval_stalled::look },
     Rule { name: stalled_loss::NAME, look: stalled_loss::look },
+    Rule { name: preference::ACCURACY, look: preference::accuracy },
+    Rule { name: preference::COLLAPSE, look: preference::collapse },
     Rule { name: repetition::NAME, look: repetition::look },
     Rule { name: throughput::NAME, look: throughput::look },
     Rule { name: memory_creep::NAME, look: memory_creep::look },

@@ -29,13 +29,12 @@ pub fn truncated(p: &Preflight<'_>) -> Vec<Finding> {
         f.evidence = format!("the longest has {longest} of {limit} tokens");
         return vec![f];
     };
+    let noun = if p.recipe.method == Method::Dpo { "answers" } else { "rows" };
     let many = cut.len() as f64 / p.examples.len() as f64 > MANY;
     let severity = if many { Severity::Warning } else { Severity::Note };
     let mut f = finding(TRUNCATED, severity, "rows are cut at max_seq_length", source);
-    f.evidence = format!(
-        "{} are longer than {limit} tokens, the first row {first}.",
-        share(cut.len(), p.examples.len(), "rows")
-    );
+    f.evidence =
+        format!("{} are longer than {limit} tokens, the first row {first}.", share(cut.len(), p.examples.len(), noun));
     f.cause = "model.max_seq_length is short for these rows: what is cut, and its stop token, is not learnt.".into();
     vec![f]
 }
@@ -46,17 +45,19 @@ pub fn duplicates(p: &Preflight<'_>) -> Vec<Finding> {
     }
     let mut seen = HashSet::with_capacity(p.examples.len());
     let mut again = Vec::new();
-    for e in p.examples {
+    // Of preferences a row is two examples, and an answer may well stand in several rows.
+    let each = if p.recipe.method == Method::Dpo { 2 } else { 1 };
+    for row in p.examples.chunks(each) {
         let mut hash = blake3::Hasher::new();
-        e.ids.iter().for_each(|id| {
+        row.iter().flat_map(|e| &e.ids).for_each(|id| {
             hash.update(&id.to_le_bytes());
         });
         if !seen.insert(*hash.finalize().as_bytes()) {
-            again.push(e.row);
+            again.push(row[0].row);
         }
     }
     let near = p.near_duplicates.unwrap_or(0);
-    let rows = p.examples.len();
+    let rows = p.examples.len() / each;
     if again.is_empty() && near == 0 {
         let mut f = finding(DUPLICATES, Severity::Passed, "no row comes twice", row::REPEATS);
         f.evidence = format!("{} rows", thousands(rows as u64));

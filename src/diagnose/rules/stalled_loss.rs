@@ -29,6 +29,10 @@ const LOW: f64 = 0.5;
 const RATE: f64 = 0.1;
 
 pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
+    // What DPO's loss says is said by its rewards: see `preference`.
+    if h.recipe.method == Method::Dpo {
+        return None;
+    }
     if let Some(open) = open {
         let last = History::losses(h.last(20));
         let then = History::losses(&h.steps[..h.steps.partition_point(|(s, _)| *s <= open.since)]);

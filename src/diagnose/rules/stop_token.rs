@@ -16,7 +16,7 @@ pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
     let mut untaught = None;
     for e in p.examples {
         let (good, all) = match p.recipe.method {
-            Method::Sft => turn_ends(e, p.end_ids),
+            Method::Sft | Method::Dpo => turn_ends(e, p.end_ids),
             // A document's blocks are separate examples; those that hold its end are the ones to count.
             Method::Cpt => text_end(e, p.end_ids),
         };
@@ -41,7 +41,7 @@ pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
         f.cause = "max_seq_length is shorter than every row.".into();
         return vec![f];
     }
-    let noun = if p.recipe.method == Method::Sft { "turns" } else { "texts" };
+    let noun = if matches!(p.recipe.method, Method::Sft | Method::Dpo) { "turns" } else { "texts" };
     let counted = format!("{}/{} {noun}", thousands(taught), thousands(turns));
     if taught == turns {
         let mut f = finding(NAME, Severity::Passed, "stop token trained", row::STOP);

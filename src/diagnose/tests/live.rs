@@ -378,3 +378,39 @@ fn a_live_change_of_the_rate_is_what_half_of_it_starts_from() {
     let set = first(&recipe(""), &events, "non_finite").fix.unwrap().set;
     assert_eq!(set, [("train.learning_rate".to_string(), "1.5e-5".to_string())]);
 }
+
+fn preferring() -> Recipe {
+    let text = "method = \"dpo\"\n[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"a\"\n[lora]\n";
+    crate::recipe::parse(text, "d.toml", &[]).unwrap().recipe
+}
+
+/// A DPO step with these rewards; the reference gives the chosen answers -100.
+fn preferred(at: u64, accuracy: f64, chosen: f64) -> Event {
+    let metrics = [
+        ("rewards/accuracies", accuracy),
+        ("rewards/margins", 0.01),
+        ("rewards/chosen", chosen),
+        ("logps/chosen", -100.0 + chosen / 0.1),
+    ];
+    let metrics = metrics.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
+    event(at, Body::Step(Step { metrics, ..plain(0.69) }))
+}
+
+#[test]
+fn preferences_that_stay_a_coin_are_said_after_a_hundred_steps_and_not_where_they_are_learnt() {
+    let recipe = preferring();
+    let coin: Vec<_> = (1..=120).map(|at| preferred(at, if at % 2 == 0 { 0.6 } else { 0.4 }, 0.0)).collect();
+    let all = said(&recipe, &coin);
+    assert_eq!(all, [(100, "preference_accuracy".to_string(), false)]);
+    let learnt: Vec<_> = (1..=120).map(|at| preferred(at, 0.5 + at as f64 / 300.0, 0.1)).collect();
+    assert_eq!(said(&recipe, &learnt), []);
+}
+
+#[test]
+fn chosen_answers_that_grow_unlikely_are_said_with_both_log_probabilities() {
+    let recipe = preferring();
+    let events: Vec<_> = (1..=90).map(|at| preferred(at, 0.9, -0.06 * at as f64)).collect();
+    let f = first(&recipe, &events, "chosen_collapse");
+    assert!(f.evidence.contains("-100.0 under the reference"), "{}", f.evidence);
+    assert!(f.fix.unwrap().set.contains(&("dpo.beta".to_string(), "0.2".to_string())));
+}

@@ -50,6 +50,7 @@ pub fn plain(loss: f64) -> Step {
         tokens_per_second: 1_000.0,
         seconds: 1.0,
         rows: vec![4, 5, 6, 7],
+        metrics: Default::default(),
     }
 }
 
@@ -58,7 +59,17 @@ pub fn step(at: u64, loss: f64) -> Event {
 }
 
 pub fn eval(at: u64, loss: f64) -> Event {
-    event(at, Body::Eval(Eval { loss, perplexity: loss.exp(), label_tokens: 1, seconds: 1.0, best: false }))
+    event(
+        at,
+        Body::Eval(Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 1,
+            seconds: 1.0,
+            best: false,
+            metrics: Default::default(),
+        }),
+    )
 }
 
 pub fn checkpoint(at: u64, best: bool) -> Event {

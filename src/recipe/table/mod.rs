@@ -1,8 +1,10 @@
 //! The entries of the schema, a file for the long sections. Data only.
 
+mod dpo;
 mod sample;
 mod train;
 
+pub(super) use dpo::DPO;
 pub(super) use sample::{CHECK, SAMPLE};
 pub(super) use train::TRAIN;
 
@@ -20,9 +22,9 @@ const MODULES: &[&str] =
 pub(super) const ROOT: &[Entry] = &[
     Entry::new(
         "method",
-        Choice(&["sft", "cpt"]),
+        Choice(&["sft", "cpt", "dpo"]),
         Is("\"sft\""),
-        "sft learns from pairs and chats, cpt from plain text.",
+        "sft learns from pairs and chats, cpt from plain text, dpo from a better and a worse answer.",
     )
     .guide("Which method for which goal")
     .names(&["stage", "trainer", "rl", "training_type", "task_type"]),
@@ -149,11 +151,9 @@ pub(super) const LORA: &[Entry] = &[
     .names(&["lora_model_dir", "adapter_path", "resume_adapter", "adapter_name", "peft_model_id", "adapter"]),
 ];
 
-fn by_method(basis: Basis, sft: &'static str, cpt: &'static str) -> &'static str {
-    match basis.method {
-        Method::Sft => sft,
-        Method::Cpt => cpt,
-    }
+/// One default for a method, another for all others.
+fn of_method(basis: Basis, method: Method, its: &'static str, others: &'static str) -> &'static str {
+    if basis.method == method { its } else { others }
 }
 
 pub(super) const DATA: &[Entry] = &[
@@ -203,7 +203,7 @@ pub(super) const DATA: &[Entry] = &[
     ]),
     Entry::new(
         "data.format",
-        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text"]),
+        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "preference"]),
         Is("\"auto\""),
         "What the columns mean; auto finds it from their names and shows it.",
     )

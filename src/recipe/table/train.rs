@@ -1,14 +1,16 @@
 //! `[train]`: named as transformers' `TrainingArguments` and TRL's `SFTConfig` name them.
 
-use super::by_method;
+use super::of_method;
 use crate::recipe::schema::{Basis, Bounds, Default::*, Entry, Type::*};
 use crate::recipe::values::Method;
 
-/// Within the guidance's ranges: LoRA wants about ten times the full fine-tuning rate, CPT with LoRA 5e-5.
+/// Within the guidance's ranges: LoRA wants about ten times the full fine-tuning rate, CPT with LoRA 5e-5; DPO far less.
 fn learning_rate(basis: Basis) -> &'static str {
     match (basis.lora, basis.method) {
         (true, Method::Sft) => "2e-4",
         (true, Method::Cpt) => "5e-5",
+        (true, Method::Dpo) => "5e-6",
+        (false, Method::Dpo) => "1e-6",
         (false, _) => "2e-5",
     }
 }
@@ -138,14 +140,14 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
     Entry::new(
         "train.packing",
         Bool,
-        By(|b| by_method(b, "false", "true")),
+        By(|b| of_method(b, Method::Cpt, "true", "false")),
         "Fill each sequence of a batch up with several rows; attention never crosses them.",
     )
     .names(&["sample_packing", "pack", "neat_packing", "pack_sequences", "use_packing", "multipack"]),
     Entry::new(
         "train.assistant_only_loss",
         Bool,
-        By(|b| by_method(b, "true", "false")),
+        By(|b| of_method(b, Method::Sft, "true", "false")),
         "Train on what the assistant says only; in prompt and completion rows that is the completion.",
     )
     .names(&["assistant_loss_only", "only_assistant"]),

@@ -32,7 +32,7 @@ pub fn hero(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         Metric::LearningRate => vec![("used by each step".into(), t.dim)],
         _ => vec![("each step".into(), t.dim), (" · ".into(), t.dim), ("smoothed".into(), t.accent)],
     };
-    if chart.metric == Metric::Loss {
+    if matches!(chart.metric, Metric::Loss | Metric::Own(_)) {
         words.extend([(" · ".into(), t.dim), ("◆ eval".into(), t.text)]);
     }
     let zoomed = if chart.zoom.is_some() { "zoomed, 0 all   " } else { "" };
@@ -64,6 +64,7 @@ fn y_label(metric: Metric, axis: &Axis, v: f64) -> String {
     match metric {
         Metric::LearningRate if v == 0.0 => "0".into(),
         Metric::LearningRate => format!("{v:.1e}"),
+        Metric::Own(_) => format!("{v:.d$}", d = axis.decimals()),
         _ if axis.high.abs() >= 1000.0 => format::thousands(v.max(0.0).round() as u64),
         Metric::Loss => format!("{v:.d$}", d = axis.decimals().max(2)),
         _ => format!("{v:.d$}", d = axis.decimals()),
@@ -302,12 +303,13 @@ fn most_of(columns: &[Option<f64>]) -> Option<f64> {
 /// The other metrics, one line each: the number first, then its course, then what is usual for it.
 pub fn sparklines(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let t = &m.theme;
-    for (i, metric) in page.chart.sparklines().enumerate().take(usize::from(area.height)) {
+    let wide = page.curves().iter().map(|c| c.label.width()).max().unwrap_or(0).max(6);
+    for (i, metric) in page.sparklines().enumerate().take(usize::from(area.height)) {
         let marked = page.chart.mark == Some(i) && page.focus == Pane::Loss;
         let mut pen = Pen::at(buf, area, i as u16);
         let name = series::label(page, metric);
         let style = if marked { t.focus() } else { t.dim };
-        pen.put(if marked { "▸ " } else { "  " }, t.accent).put(format!("{name:<6}"), style);
+        pen.put(if marked { "▸ " } else { "  " }, t.accent).put(format!("{name:<wide$}"), style);
         let now = series::now(page, metric).unwrap_or(UNKNOWN.into());
         pen.put(format!("{now:>9}"), t.text).gap(3);
         let note = series::note(page, metric);
@@ -318,6 +320,7 @@ pub fn sparklines(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         let top = columns.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
         let lowest = columns.iter().flatten().copied().fold(f64::INFINITY, f64::min);
         let (low, high) = match metric {
+            Metric::Own(_) => (lowest, top),
             Metric::Loss | Metric::Grad => (lowest, most_of(&columns).unwrap_or(top)),
             _ => (0.0, top.max(1e-12) * 1.35),
         };

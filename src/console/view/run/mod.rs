@@ -134,8 +134,10 @@ fn frame(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
 fn draw_pane(m: &Model, page: &RunPage, pane: Pane, area: Rect, buf: &mut Buffer) {
     match pane {
         Pane::Loss => {
+            // A method's own curves want lines of their own, of which the chart leaves as many as it can.
+            let own = page.curves().len() as u16;
             let lines = if area.height >= 17 {
-                4
+                4 + own.min(area.height.saturating_sub(17) / 2)
             } else if area.height >= 13 {
                 2
             } else {
@@ -178,12 +180,13 @@ fn tabs(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     row.fill('─', m.theme.dim, 0);
     let samples =
         if page.zoomed || page.run.prompts.is_empty() || body.height < 14 { 0 } else { (body.height / 4).clamp(4, 12) };
-    let sparks = if body.height >= 26 { 5 } else { 0 };
+    let own = page.curves().len() as u16;
+    let sparks = if body.height >= 26 { 5 + own.min((body.height - 26) / 2) } else { 0 };
     let chart = body.height.saturating_sub(samples + sparks + 1);
     let tight = if chart < 15 { 0 } else { 1 };
     loss::bare(m, page, Rect { height: chart, ..body }, buf);
     if sparks > 0 {
-        loss::sparklines(m, page, Rect { y: body.y + chart + tight, height: 4, ..body }, buf);
+        loss::sparklines(m, page, Rect { y: body.y + chart + tight, height: sparks - 1, ..body }, buf);
     }
     let finding = body.y - area.y + chart + sparks;
     diagnostics::line(m, page, area, finding, buf);

@@ -3,7 +3,7 @@
 use crate::console::chart::grown;
 use crate::console::format;
 use crate::console::run_page::{Metric, RunPage, XAxis};
-use crate::console::run_state::{Point, kept_of_mean, median};
+use crate::console::run_state::{EvalPoint, Point, kept_of_mean, median};
 
 /// One point of a chart.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,7 @@ pub struct Series {
 pub fn label(page: &RunPage, metric: Metric) -> &'static str {
     match metric {
         Metric::Loss => "loss",
+        Metric::Own(i) => page.curves().get(i).map_or("", |c| c.label),
         Metric::Grad => "grad",
         Metric::LearningRate => "lr",
         Metric::TokensPerSecond => "tok/s",
@@ -36,9 +37,10 @@ pub fn label(page: &RunPage, metric: Metric) -> &'static str {
     }
 }
 
-fn raw(metric: Metric, p: &Point) -> f64 {
+fn raw(page: &RunPage, metric: Metric, p: &Point) -> f64 {
     match metric {
         Metric::Loss => p.data.loss,
+        Metric::Own(i) => page.curves().get(i).and_then(|c| p.data.metrics.get(c.name)).copied().unwrap_or(f64::NAN),
         Metric::Grad => p.data.grad_norm,
         Metric::LearningRate => p.data.learning_rate,
         Metric::TokensPerSecond => p.data.tokens_per_second,
@@ -101,7 +103,7 @@ fn every(page: &RunPage, metric: Metric, axis: XAxis, stride: usize) -> Series {
         }
         _ => {
             let one = |p: &Point| {
-                let raw = raw(metric, p);
+                let raw = raw(page, metric, p);
                 let smooth = match metric {
                     Metric::Loss => p.smooth,
                     Metric::LearningRate => raw,
@@ -114,6 +116,12 @@ fn every(page: &RunPage, metric: Metric, axis: XAxis, stride: usize) -> Series {
     };
     if metric == Metric::Loss {
         s.evals = run.evals.iter().map(|e| (x_of(page, axis, e.step), e.data.loss)).collect();
+    }
+    if let Metric::Own(i) = metric
+        && let Some(curve) = page.curves().get(i)
+    {
+        let of = |e: &EvalPoint| Some((x_of(page, axis, e.step), *e.data.metrics.get(curve.name)?));
+        s.evals = run.evals.iter().filter_map(of).collect();
     }
     let last = x_of(page, axis, run.step_number());
     let most = match axis {
@@ -166,6 +174,7 @@ pub fn now(page: &RunPage, metric: Metric) -> Option<String> {
     let last = page.run.last();
     match metric {
         Metric::Loss => last.map(|s| format::loss(s.loss)),
+        Metric::Own(_) => page.run.steps.last().map(|p| raw(page, metric, p)).filter(|v| v.is_finite()).map(own),
         Metric::Grad => last.map(|s| format::plain(s.grad_norm)),
         Metric::LearningRate => last.map(|s| format::rate(s.learning_rate)),
         Metric::TokensPerSecond => page.run.tokens_per_second().map(|v| format::thousands(v.round() as u64)),
@@ -173,10 +182,15 @@ pub fn now(page: &RunPage, metric: Metric) -> Option<String> {
     }
 }
 
+/// A method's number: small ones with three decimals.
+fn own(v: f64) -> String {
+    if v.abs() < 10.0 { format!("{v:.3}") } else { format::plain(v) }
+}
+
 /// What is usual for a metric in this run.
 pub fn note(page: &RunPage, metric: Metric) -> String {
     let run = &page.run;
-    let values = |m: Metric| run.steps.iter().map(move |p| raw(m, p)).filter(|v| v.is_finite());
+    let values = |m: Metric| run.steps.iter().map(move |p| raw(page, m, p)).filter(|v| v.is_finite());
     let range = |m: Metric, f: fn(f64) -> String| {
         let span =
             values(m).fold(None, |r: Option<(f64, f64)>, v| Some(r.map_or((v, v), |(a, b)| (a.min(v), b.max(v)))));
@@ -184,6 +198,7 @@ pub fn note(page: &RunPage, metric: Metric) -> String {
     };
     match metric {
         Metric::Loss => range(metric, format::loss),
+        Metric::Own(_) => range(metric, own),
         Metric::Grad => range(metric, format::plain),
         Metric::LearningRate => page.schedule_words(),
         Metric::TokensPerSecond => {
