@@ -165,6 +165,8 @@ mod tests {
         update(&mut m, Message::Looked(Ok(found())));
         assert_eq!((m.new.field, m.new.goal), (Field::Goal, 1), "the first goal that the rows serve");
         let shown = snapshot(&m, 120, 40);
+        insta::assert_snapshot!("new_120x40", shown);
+        insta::assert_snapshot!("new_80x24", snapshot(&m, 80, 24));
         assert!(shown.contains("9 rows") && shown.contains("✕ cpt") && shown.contains("because"), "{shown}");
         assert!(keys(&mut m, "up enter").is_empty());
         assert!(m.notice.as_ref().is_some_and(|n| n.error && n.text.contains("do not serve cpt")));

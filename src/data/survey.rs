@@ -118,7 +118,7 @@ fn first_prompt(rows: &[Raw], detected: &Detected) -> Option<String> {
                 said.get("content").and_then(|c| c.as_str()).map(str::to_string)
             }
             Row::Pair { prompt, .. } | Row::Preference(Preference::Text { prompt, .. }) => Some(prompt),
-        Row::Preference(Preference::Chat { prompt, .. }) => said(&prompt),
+            Row::Preference(Preference::Chat { prompt, .. }) => said(&prompt),
             Row::Text(text) => Some(text.split_whitespace().take(8).collect::<Vec<_>>().join(" ")),
         }
     })?;

@@ -374,13 +374,18 @@ mod tests {
         let chats: String = (0..60).map(|i| format!("{{\"instruction\":\"q {i}\",\"output\":\"a {i}\"}}\n")).collect();
         let answers: String =
             (0..60).map(|i| format!("{{\"prompt\":\"q {i}\",\"chosen\":\"a {i}\",\"rejected\":\"b\"}}\n")).collect();
-        for (file, text) in [("pairs.jsonl", pairs.as_str()), ("chats.jsonl", &chats), ("doc.txt", "Once upon a time.")]
-        {
+        let files = [("pairs", &pairs), ("chats", &chats), ("answers", &answers)];
+        std::fs::write(dir.path().join("doc.txt"), "Once upon a time.").unwrap();
+        for (file, text) in files.map(|(name, text)| (format!("{name}.jsonl"), text)) {
             std::fs::write(dir.path().join(file), text).unwrap();
         }
-        for (goal, data) in
-            [("sft", "pairs.jsonl"), ("sft", "chats.jsonl"), ("full", "chats.jsonl"), ("cpt", "doc.txt"), ("dpo", "pairs-of-answers.jsonl")]
-        {
+        for (goal, data) in [
+            ("sft", "pairs.jsonl"),
+            ("sft", "chats.jsonl"),
+            ("full", "chats.jsonl"),
+            ("cpt", "doc.txt"),
+            ("dpo", "answers.jsonl"),
+        ] {
             let (method, full) = method(goal).unwrap();
             let s = survey(&dir.path().join(data));
             let text = draft(&wish(method, full, data), &s, dir.path(), &mut |_| ()).unwrap();
