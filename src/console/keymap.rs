@@ -158,7 +158,7 @@ const TABLE: &[Row] = {
         ("ctrl-z",    Any,     Suspend,         "suspend",          "to the shell; fg comes back",                             ""),
 
         ("enter",     Start,   Open,            "open",             "open the run, recipe or demo",                            "open"),
-        ("n",         Start,   New,             "new",              "new run: a recipe for your rows, a goal and a model",      "new"),
+        ("n",         Start,   New,             "new",              "new run: a recipe for your rows",                         "new"),
         ("R",         Start,   ResumeRun,       "resume run",       "resume from the last checkpoint (asks)",                  "resume"),
         ("D",         Start,   Delete,          "delete",           "delete the run's folder (asks)",                          "delete"),
         ("/",         Start,   Search,          "search",           "search the runs",                                         "search"),

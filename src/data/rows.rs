@@ -247,9 +247,14 @@ fn one_message(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
 /// LLaMA-Factory's `function_call`: one call or a list of them, as JSON text or as it is; the assistant makes them.
 fn function_call(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
     let expected = "expected {name, arguments}, or a list of these, or one as JSON text";
-    let value = map.get("value").or_else(|| map.get("content")).ok_or_else(|| format!("{at} (function_call) has no value; {expected}"))?;
+    let value = map
+        .get("value")
+        .or_else(|| map.get("content"))
+        .ok_or_else(|| format!("{at} (function_call) has no value; {expected}"))?;
     let value = match value {
-        Value::String(s) => serde_json::from_str(s).map_err(|e| format!("{at} (function_call) is not valid JSON ({e}); {expected}"))?,
+        Value::String(s) => {
+            serde_json::from_str(s).map_err(|e| format!("{at} (function_call) is not valid JSON ({e}); {expected}"))?
+        }
         other => other.clone(),
     };
     let calls = match value {
@@ -268,7 +273,11 @@ fn function_call(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
             (None, _) => return Err(format!("{at} (function_call): a call has no name; {expected}")),
         }
     }
-    if out.is_empty() { Err(format!("{at} (function_call) is empty; {expected}")) } else { Ok(json!({"role": "assistant", "content": "", "tool_calls": out})) }
+    if out.is_empty() {
+        Err(format!("{at} (function_call) is empty; {expected}"))
+    } else {
+        Ok(json!({"role": "assistant", "content": "", "tool_calls": out}))
+    }
 }
 
 fn known_role(spelt: &str) -> Option<&'static str> {

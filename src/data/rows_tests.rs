@@ -135,7 +135,10 @@ fn llama_factory_s_tool_turns_are_calls_and_their_answers() {
     let Row::Chat(chat) = parse(&columns, Format::Sharegpt, None).unwrap() else { panic!() };
     let roles: Vec<_> = chat.messages.iter().map(role).collect();
     assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
-    assert_eq!(chat.messages[1]["tool_calls"][0]["function"], json!({"name": "weather", "arguments": {"city": "Oslo"}}));
+    assert_eq!(
+        chat.messages[1]["tool_calls"][0]["function"],
+        json!({"name": "weather", "arguments": {"city": "Oslo"}})
+    );
     assert_eq!(chat.tools, Some(json!([{"name": "weather"}])));
     let bad = |value: Value| {
         let row = json!({"conversations": [{"from": "function_call", "value": value}]});

@@ -83,7 +83,10 @@ impl ChatTemplate {
             globals: globals.iter().map(|(k, v)| (k.clone(), python::from_json(v))).collect(),
             marked,
             tool_use: templates.tool_use.is_some(),
-            calls_tools: [&templates.default, &templates.tool_use].into_iter().flatten().any(|t| t.contains("tool_calls")),
+            calls_tools: [&templates.default, &templates.tool_use]
+                .into_iter()
+                .flatten()
+                .any(|t| t.contains("tool_calls")),
             identity: blake3::hash(identity.as_bytes()).to_hex().to_string(),
         })
     }
