@@ -70,7 +70,7 @@ fn serves(goal: &str, survey: &Survey) -> std::result::Result<(), String> {
 
 /// The goals, and which the rows serve.
 fn table(survey: &Survey) -> String {
-    let mut out = vec![format!("{} rows in {} files; columns: {}", survey.rows, survey.files, survey.census.names())];
+    let mut out = vec![survey.about()];
     for (goal, good_for, needs) in draft::goals() {
         let (sign, why) = match serves(&goal, survey) {
             Ok(()) => ('✓', format!("needs {needs}")),

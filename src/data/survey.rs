@@ -7,7 +7,7 @@ use super::preference::Preference;
 use super::read::{self, Raw};
 use super::rows::{self, Row};
 use super::sources;
-use crate::recipe::{DataSource, Method, schema};
+use crate::recipe::{DataSource, Method, guidance, schema};
 use crate::{Error, Result};
 
 /// Rows looked at.
@@ -70,6 +70,13 @@ impl Survey {
         Ok(Self { rows, counted, census, files, methods, question_and_answer, prompt })
     }
 
+    /// `999 rows in 1 file; columns: instruction, input, output`.
+    pub fn about(&self) -> String {
+        let of = |n: u64, what: &str| format!("{} {what}{}", guidance::thousands(n), if n == 1 { "" } else { "s" });
+        let more = if self.counted { "" } else { "more than " };
+        format!("{more}{} in {}; columns: {}", of(self.rows, "row"), of(self.files as u64, "file"), self.census.names())
+    }
+
     /// Whether these rows serve `method`, as they are or through `data.messages`.
     pub fn can(&self, method: Method) -> std::result::Result<(), &str> {
         match self.methods.iter().find(|(m, _)| *m == method) {
@@ -93,7 +100,10 @@ pub fn methods() -> Vec<Method> {
 }
 
 fn serves(method: Method, rows: &[Raw]) -> std::result::Result<Detected, String> {
-    let detected = format::detect(rows, "auto", method).map_err(|e| e.what)?;
+    let detected = format::detect(rows, "auto", method).map_err(|_| {
+        let needs = guidance::GOALS.iter().find(|g| g.method == method.name()).map_or("other columns", |g| g.data);
+        format!("needs {needs}; their columns are {}", Census::of(rows).names())
+    })?;
     if method == Method::Cpt && detected.format != format::Format::Text {
         return Err(format!("it learns from plain text, and these rows are {}", detected.format.needs()));
     }

@@ -3,7 +3,6 @@
 use crate::Result;
 use crate::console::message::{Goal, Looked};
 use crate::data::survey::Survey;
-use crate::run::summary::thousands;
 use crate::train::draft::{self, Wish};
 use std::path::PathBuf;
 
@@ -21,13 +20,8 @@ pub fn look(data: &str, say: &mut dyn FnMut(&str)) -> Result<Looked> {
         };
         Goal { name, good_for: good_for.to_string(), words, serves: why.is_ok() }
     };
-    let files = if survey.files == 1 { "1 file".to_string() } else { format!("{} files", survey.files) };
-    Ok(Looked {
-        data: data.to_string(),
-        about: format!("{} rows in {files}; columns: {}", thousands(survey.rows), survey.census.names()),
-        goals: draft::goals().into_iter().map(goal).collect(),
-        model: draft::suggested_model().to_string(),
-    })
+    let goals = draft::goals().into_iter().map(goal).collect();
+    Ok(Looked { data: data.to_string(), about: survey.about(), goals, model: draft::suggested_model().to_string() })
 }
 
 /// Write the recipe; where it is.

@@ -180,9 +180,14 @@ impl<'a> Draft<'a> {
         !self.wish.full
     }
 
+    /// Whether the rows are documents, which are cut into blocks: how many there are says little.
+    fn documents(&self) -> bool {
+        self.wish.method == Method::Cpt
+    }
+
     /// Rows a step: few rows want few, so that there are steps enough to learn in.
     fn effective(&self) -> usize {
-        match (self.lora(), self.survey.rows) {
+        match (self.lora() && !self.documents(), self.survey.rows) {
             (true, 0..500) => 8,
             _ => 16,
         }
@@ -190,6 +195,9 @@ impl<'a> Draft<'a> {
 
     fn epochs(&self) -> (u32, String) {
         let n = self.survey.rows;
+        if self.documents() {
+            return (1, "more text serves better than more epochs".into());
+        }
         let epochs = match n {
             0..1_000 => 3,
             1_000..10_000 => 2,
@@ -295,7 +303,7 @@ impl<'a> Draft<'a> {
         out.push("# Every key and its default: `finetop config RECIPE`. Ranges: docs/guide.md.".into());
         out.push(format!("method = \"{}\"\n", name(w.method)));
         out.push(format!("[model]\nname_or_path = {}", quoted(&w.model)));
-        out.push(format!("max_seq_length = {:<18}# {}\n", self.length.0, self.length.1));
+        out.push(format!("max_seq_length = {:<20}# {}\n", self.length.0, self.length.1));
         match self.lora() {
             true => out.push(
                 "[lora]                               # without this table every weight trains\n\
@@ -317,28 +325,36 @@ impl<'a> Draft<'a> {
             out.push(format!("# format = \"auto\" finds {}: {}", d.format, d.why));
         }
         out.push(match s.rows {
-            0..40 => "# eval_fraction = 0.05               # too few rows to hold some out\n".into(),
+            0..40 if !self.documents() => {
+                "# eval_fraction = 0.05               # too few rows to hold some out\n".into()
+            }
             _ => "eval_fraction = 0.05                 # held out, to see overfitting\n".into(),
         });
-        out.push(format!("[train]\nper_device_train_batch_size = {:<5}# {}", self.batch, self.batch_words));
+        out.push(format!("[train]\nper_device_train_batch_size = {:<7}# {}", self.batch, self.batch_words));
         out.push(format!(
-            "gradient_accumulation_steps = {:<5}# {} rows a step",
+            "gradient_accumulation_steps = {:<7}# {} rows a step",
             self.accumulation,
             self.batch * self.accumulation
         ));
-        out.push(format!("learning_rate = {:<19}# {low:e} – {high:e} is usual", format!("{rate:e}")));
-        out.push(format!("num_train_epochs = {epochs:<16}# {epochs_why}"));
+        out.push(format!("learning_rate = {:<21}# {low:e} – {high:e} is usual", format!("{rate:e}")));
+        out.push(format!("num_train_epochs = {epochs:<18}# {epochs_why}"));
         out.push("lr_scheduler_type = \"cosine\"".into());
         out.push("warmup_ratio = 0.05".into());
-        out.push(format!("eval_steps = {:<22}# of about {} steps", (steps / 10).clamp(5, 200), thousands(steps)));
-        out.push(format!("save_steps = {}", (steps / 5).clamp(10, 500)));
+        let (every, save, of) = match self.documents() {
+            true => (50, 100, "steps".to_string()),
+            false => {
+                ((steps / 10).clamp(5, 200), (steps / 5).clamp(10, 500), format!("of about {} steps", thousands(steps)))
+            }
+        };
+        out.push(format!("eval_steps = {every:<24}# {of}"));
+        out.push(format!("save_steps = {save}"));
         out.push("seed = 3407\n".into());
         out.push("[sample]                             # drawn before the first step and while it trains".into());
         match &s.prompt {
             Some(prompt) => out.push(format!("prompts = [{}]", quoted(prompt))),
             None => out.push("prompts = []".into()),
         }
-        out.push(format!("every_steps = {}\n", (steps / 10).clamp(5, 200)));
+        out.push(format!("every_steps = {every}\n"));
         out.join("\n")
     }
 }
