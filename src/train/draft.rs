@@ -86,7 +86,14 @@ pub fn draft(wish: &Wish, survey: &Survey, folder: &Path, say: &mut dyn FnMut(&s
     let file = folder.join("new.toml");
     let parsed = |d: &Draft| recipe::parse(&d.text(), &file.to_string_lossy(), &[]).map(|l| l.recipe);
     let first = parsed(&d)?;
-    match d.measure(&first, say) {
+    let mut measured = d.measure(&first, say);
+    if measured.as_ref().is_err_and(|e| e.what.contains("data.eval_fraction")) {
+        // Too little to share with an evaluation.
+        d.hold_out = false;
+        let without = parsed(&d)?;
+        measured = d.measure(&without, say);
+    }
+    match measured {
         Ok(()) => {}
         Err(e) => {
             say(&format!("note: sized by the guidance alone: {}", e.what));
@@ -161,6 +168,8 @@ struct Draft<'a> {
     accumulation: usize,
     batch_words: String,
     sized: String,
+    /// Whether rows are held out for evaluation.
+    hold_out: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -173,6 +182,7 @@ impl<'a> Draft<'a> {
             accumulation: 4,
             batch_words: String::new(),
             sized: String::new(),
+            hold_out: wish.method == Method::Cpt || survey.rows >= 40,
         }
     }
 
@@ -299,7 +309,8 @@ impl<'a> Draft<'a> {
         out.push(format!("# Written by finetop new: {}.", goal.map_or("a training", |g| g.good_for)));
         let about = if s.counted { thousands(s.rows) } else { format!("more than {}", thousands(s.rows)) };
         let sized = if self.sized.is_empty() { String::new() } else { format!("; {}", self.sized) };
-        out.push(format!("# {about} rows with the columns {}{sized}.", s.census.names()));
+        let rows = if s.rows == 1 { "row" } else { "rows" };
+        out.push(format!("# {about} {rows} with the columns {}{sized}.", s.census.names()));
         out.push("# Every key and its default: `finetop config RECIPE`. Ranges: docs/guide.md.".into());
         out.push(format!("method = \"{}\"\n", name(w.method)));
         out.push(format!("[model]\nname_or_path = {}", quoted(&w.model)));
@@ -324,11 +335,9 @@ impl<'a> Draft<'a> {
         } else if let Some((_, Ok(d))) = s.methods.iter().find(|(m, _)| *m == w.method) {
             out.push(format!("# format = \"auto\" finds {}: {}", d.format, d.why));
         }
-        out.push(match s.rows {
-            0..40 if !self.documents() => {
-                "# eval_fraction = 0.05               # too few rows to hold some out\n".into()
-            }
-            _ => "eval_fraction = 0.05                 # held out, to see overfitting\n".into(),
+        out.push(match self.hold_out {
+            false => "# eval_fraction = 0.05               # too little to hold some out\n".into(),
+            true => "eval_fraction = 0.05                 # held out, to see overfitting\n".into(),
         });
         out.push(format!("[train]\nper_device_train_batch_size = {:<7}# {}", self.batch, self.batch_words));
         out.push(format!(
