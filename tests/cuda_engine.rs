@@ -6,9 +6,10 @@ use candle_core::{DType, Device, Tensor};
 use finetop::Kind;
 use finetop::data::batch::{Batch, Example};
 use finetop::memory::card::{Checkpointing, Keep, Plan};
-use finetop::model::config::{Config, Weights};
+use finetop::model::config::{Activation, Config, Layer, Rope, Traits, Weights};
 use finetop::model::cuda::{CudaLlama, Options, Origin, Precision};
-use finetop::model::llama::{self, Llama, Pass};
+use finetop::model::engine::{Engine, LogProbabilities, Voice, Weighed};
+use finetop::model::llama::{self, Llama, Pass, Weighted};
 use finetop::model::lora::{LoraConfig, MODULES, Tuning};
 use finetop::model::ranks::Ranks;
 use finetop::ops::adamw::{AdamW, Rule};
@@ -58,10 +59,76 @@ fn weights(c: &Config) -> Weights {
         if t.dims().len() > 1 && !name.contains("embed") {
             *t = (&*t * 2.5).unwrap();
         }
+        if t.dims().len() == 1 {
+            // Around 1 for norms, around 0 for biases.
+            let from = if c.traits.unit_offset && name.contains("norm") { 1.0 } else { 0.0 };
+            let mut noise = vec![0f32; t.elem_count()];
+            Stream { seed: name.len() as u64, words: [7, 8, 9] }.fill_uniform(0.3, &mut noise);
+            *t = ((&*t - from).unwrap() + Tensor::from_vec(noise, t.shape(), &Device::Cpu).unwrap()).unwrap();
+        }
         // What the card will hold: the comparison is of the arithmetic, not of the rounding of weights.
         *t = t.to_dtype(DType::BF16).unwrap().to_dtype(DType::F32).unwrap();
     }
     w
+}
+
+/// What each family has that a Llama has not.
+fn families() -> Vec<(&'static str, Config)> {
+    let base = || config(4, 2, 64, 256, 1000, true);
+    let with = |traits: Traits| Config { traits, ..base() };
+    let sliding = |rope| {
+        let layer = |i| Layer { sliding: i % 2 == 0, rope: if i % 2 == 0 { rope } else { Rope::Global } };
+        (0..5).map(layer).collect::<Vec<_>>()
+    };
+    let gemma = Traits {
+        unit_offset: true,
+        post_norms: true,
+        activation: Activation::GeluTanh,
+        embedding_scale: Some(16.0),
+        query_pre_attn_scalar: Some(144.0),
+        sliding_window: Some(70),
+        ..Traits::default()
+    };
+    vec![
+        ("qwen2", Config { attention_bias: true, ..base() }),
+        ("qwen3", with(Traits { head_norms: true, ..Traits::default() })),
+        ("mistral", with(Traits { sliding_window: Some(70), layers: sliding(Rope::Global), ..Traits::default() })),
+        ("phi3", with(Traits { fused: true, ..Traits::default() })),
+        ("biases", with(Traits { output_bias: true, mlp_bias: true, ..Traits::default() })),
+        (
+            "gemma2",
+            with(Traits {
+                attn_logit_softcapping: Some(50.0),
+                final_logit_softcapping: Some(30.0),
+                layers: sliding(Rope::Global),
+                ..gemma.clone()
+            }),
+        ),
+        (
+            "gemma3",
+            Config {
+                rope_theta: 1e6,
+                ..with(Traits {
+                    head_norms: true,
+                    rope_local_base_freq: Some(1e4),
+                    layers: sliding(Rope::Local),
+                    ..gemma
+                })
+            },
+        ),
+        (
+            "smollm3",
+            with(Traits {
+                layers: sliding(Rope::None).into_iter().map(|l| Layer { sliding: false, ..l }).collect(),
+                ..Traits::default()
+            }),
+        ),
+    ]
+}
+
+fn lora_of(c: &Config, r: usize) -> Tuning {
+    let target_modules = c.modules().iter().map(|m| m.to_string()).collect();
+    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules })
 }
 
 fn lora(r: usize) -> Tuning {
@@ -103,7 +170,7 @@ fn error(a: &[f32], b: &[f32]) -> f64 {
 /// `None` where there is no room.
 #[track_caller]
 fn agree(gpu: &Gpu, c: &Config, r: usize, lengths: &[usize], how: Options) -> Option<(Plan, u64)> {
-    let tuning = lora(r);
+    let tuning = lora_of(c, r);
     let mut held = weights(c);
     let mut card = CudaLlama::new(gpu, Origin::Weights(weights(c)), &tuning, 3, how).unwrap();
     if how.precision == Precision::Nf4 {
@@ -222,6 +289,59 @@ fn four_bit_weights_are_those_of_the_cpu() {
     let Some(gpu) = card() else { return };
     let c = config(4, 2, 64, 256, 1000, true);
     agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], Options { precision: Precision::Nf4, ..BF16 }).unwrap();
+}
+
+#[test]
+fn every_familys_own_is_done_as_on_the_cpu() {
+    let Some(gpu) = card() else { return };
+    for (name, c) in families() {
+        eprintln!("{name}");
+        agree(&gpu, &c, 8, &[130, 1, 7, 300, 64], BF16).unwrap();
+        agree(&gpu, &c, 8, &[300, 200], Options { checkpointing: Checkpointing::Full, ..BF16 }).unwrap();
+    }
+}
+
+#[test]
+fn passes_weighted_by_log_probabilities_are_the_cpu_engines() {
+    let Some(gpu) = card() else { return };
+    for (name, c) in families().into_iter().filter(|(n, _)| ["qwen3", "gemma2"].contains(n)) {
+        let tuning = lora_of(&c, 8);
+        let mut cpu = Engine::on_cpu(Llama::new(weights(&c), &tuning, 3).unwrap(), Optim::Torch);
+        let card = CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &tuning, 3, BF16).unwrap();
+        let mut card = Engine::Cuda(Box::new(card));
+        let start = adapters(cpu.params().len());
+        let b = batch(c.vocab_size, &[130, 1, 7, 300, 64]);
+        let of = Weighted { temperature: 0.8, entropies: true };
+        let pass = Pass { seed: 3, step: 0, micro: 0, checkpointing: llama::Checkpointing::Off };
+        let mut said = Vec::new();
+        for engine in [&mut cpu, &mut card] {
+            engine.set_values(&start).unwrap();
+            engine.zero_grad().unwrap();
+            let other: Vec<f32> = start.iter().map(|v| -v).collect();
+            let mut all = Vec::new();
+            for voice in [Voice::Policy, Voice::Base, Voice::Values(&other), Voice::Policy] {
+                all.extend(engine.log_probabilities(std::slice::from_ref(&b), of, voice).unwrap());
+            }
+            let mut weigh = |said: &LogProbabilities| {
+                let weights =
+                    said.labels.iter().enumerate().map(|(i, l)| 1e-3 * (f64::from(*l) + (i % 5) as f64)).collect();
+                Ok(Weighed { loss: 2.5, weights })
+            };
+            engine.weighted_backward(&b, of, &pass, &mut weigh).unwrap();
+            said.push(all);
+        }
+        for (i, (a, b)) in said[1].iter().zip(&said[0]).enumerate() {
+            let (labels, entropies) = (error(&a.labels, &b.labels), error(&a.entropies, &b.entropies));
+            assert!(labels < 0.01 && entropies < 0.01, "{name}, voice {i}: {labels}, {entropies}");
+        }
+        assert_eq!(said[1][0], said[1][3], "{name}: the values are back");
+        assert!(error(&said[1][1].labels, &said[1][0].labels) > 1e-3, "{name}: the base is another voice");
+        let Engine::Cuda(inner) = &card else { unreachable!() };
+        let all = error(&inner.grads().unwrap(), &cpu.params().grads().unwrap());
+        assert!(all < 0.03, "{name}: gradients {all}");
+        let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+        assert_eq!(card.step(&rule).unwrap().nll, 2.5);
+    }
 }
 
 #[test]

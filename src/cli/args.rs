@@ -28,6 +28,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Open the console at a run
     Attach(AttachArgs),
+    /// Write a commented recipe for a goal, a model and rows
+    New(NewArgs),
     /// Train without a screen
     Train(TrainArgs),
     /// Check a recipe, its data and its masks without training
@@ -56,6 +58,12 @@ pub enum Command {
     Rm(RmArgs),
     /// Print one frame of the console as text
     Snapshot(SnapshotArgs),
+    /// Say what differs between two recipes or runs
+    Diff(DiffArgs),
+    /// Print a recipe as a Python script for TRL or Unsloth
+    Show(ShowArgs),
+    /// List or clear the token cache
+    Cache(CacheArgs),
     /// Print the settings that hold, and where each comes from
     Config(ConfigArgs),
     /// Print a completion script for a shell
@@ -69,6 +77,58 @@ pub struct DemoArgs {
     /// Train in this process rather than in one of its own
     #[arg(long)]
     pub foreground: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// What for: a method of a recipe, or `full` for sft without LoRA; without it the goals are shown and asked for
+    #[arg(long, value_name = "M")]
+    pub method: Option<String>,
+    /// The model: a folder, a .gguf file, OWNER/NAME of the hub, ollama:NAME; without it one that suits this machine
+    #[arg(long, value_name = "X", value_hint = ValueHint::AnyPath)]
+    pub model: Option<String>,
+    /// The rows: a file, a folder, or hf:OWNER/NAME
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub data: Option<String>,
+    /// The file to write, in place of METHOD-DATA.toml here
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A recipe's path, `demo`, or a run's name or folder
+    #[arg(value_name = "A", value_hint = ValueHint::AnyPath)]
+    pub a: String,
+    /// The other one
+    #[arg(value_name = "B", value_hint = ValueHint::AnyPath)]
+    pub b: String,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// A recipe's path, or `demo`
+    #[arg(value_name = "RECIPE", value_hint = ValueHint::FilePath)]
+    pub recipe: String,
+    /// The library the script is for
+    #[arg(long = "as", value_name = "LIBRARY", value_parser = ["trl", "unsloth"])]
+    pub library: String,
+    /// Set a recipe value, as in --set train.learning_rate=1e-4
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Delete what is in it
+    #[arg(long, conflicts_with = "json")]
+    pub clear: bool,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Default, Args)]

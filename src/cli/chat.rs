@@ -14,6 +14,7 @@ const HELP: &str = "/new begins anew · /temp 0.7 sets the temperature · /quit 
 
 pub fn run(args: &ChatArgs) -> Result<()> {
     let artifact = artifact::find(&args.what)?;
+    output::fetch(&artifact.model)?;
     let speaker = artifact.load()?;
     let mut settings = artifact.recipe.as_ref().map_or_else(SampleSettings::default, |r| samples::settings(&r.sample));
     settings.max_new_tokens = settings.max_new_tokens.max(512);

@@ -30,7 +30,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
             "trainable_parameters": prepared.start.trainable_parameters, "total_steps": prepared.start.total_steps,
         }))?;
     } else {
-        output::print(&report(&prepared, &findings, &loaded.notes))?;
+        output::print(&report(&prepared, &loaded.recipe.model.name_or_path, &findings, &loaded.notes))?;
         let total: u64 = memory.components.iter().filter_map(|c| c.estimate).sum();
         let parts: Vec<_> =
             memory.components.iter().map(|c| format!("{} {}", c.name, gib(c.estimate.unwrap_or(0)))).collect();
@@ -42,7 +42,7 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     }
 }
 
-fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
+fn report(p: &Prepared, model: &str, findings: &[Finding], notes: &[String]) -> String {
     let s = &p.data.summary;
     let mut out = vec![
         format!(
@@ -65,6 +65,7 @@ fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
         format!("steps        {}, effective batch {}", thousands(p.start.total_steps), p.start.effective_batch),
     ];
     out.extend(s.mixture.iter().map(|m| format!("mix          {}", m.words(thousands))));
+    out.extend(of_ollama(model));
     for bad in s.bad_rows.iter().take(5) {
         out.push(format!("bad row      {bad}"));
     }
@@ -89,6 +90,21 @@ fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
     out.push("row 1 as the model sees it; what is trained stands in [ ]".to_string());
     out.push(masked(&row_one(p)));
     out.join("\n")
+}
+
+/// What Ollama serves the model with, where it is one of Ollama's: the Jinja template is the GGUF's own.
+fn of_ollama(model: &str) -> Vec<String> {
+    let Some(kept) = model.strip_prefix("ollama:").and_then(|name| crate::model::ollama::find(name).ok()) else {
+        return Vec::new();
+    };
+    let mut out = vec![format!("ollama       {}, {}", kept.name, kept.gguf.display())];
+    if let Some(template) = &kept.template {
+        let first: String = template.lines().next().unwrap_or_default().chars().take(100).collect();
+        out.push(format!("             TEMPLATE of {} lines, beginning with {first}", template.lines().count()));
+    }
+    out.extend(kept.system.iter().map(|s| format!("             SYSTEM {}", s.lines().next().unwrap_or_default())));
+    out.extend(kept.parameters.iter().map(|p| format!("             PARAMETER {p}")));
+    out
 }
 
 fn row_one(p: &Prepared) -> Vec<(String, u32, bool)> {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 pub fn run(args: &EvalArgs) -> Result<()> {
     let artifact = artifact::find(&args.what)?;
+    output::fetch(&artifact.model)?;
     let speaker = artifact.load()?;
     let Some(recipe) = artifact.recipe_for(args.data.as_deref())? else {
         return Err(Error::usage(format!("{} has no rows of its own to evaluate on", artifact.title))

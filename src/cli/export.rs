@@ -152,6 +152,7 @@ pub fn open(artifact: &Artifact) -> Result<Subject> {
     if artifact.recipe.as_ref().is_some_and(|r| r.model.load_in_4bit) && artifact.adapter.is_some() {
         output::progress("note: trained over the base in 4 bits; exported over the base as it is stored");
     }
+    output::fetch(&artifact.model)?;
     let template = artifact.recipe.as_ref().and_then(|r| r.model.chat_template.as_deref());
     Subject::open(&artifact.model, artifact.adapter.as_deref(), template)
 }

@@ -5,20 +5,24 @@
 
 pub mod args;
 pub mod bench;
+pub mod cache;
 pub mod chat;
 pub mod check;
 pub mod completions;
 pub mod config;
 pub mod console;
+pub mod diff;
 pub mod eval;
 pub mod export;
 pub mod manifest;
 pub mod merge;
+pub mod new;
 pub mod output;
 pub mod plan;
 pub mod ranks;
 pub mod rm;
 pub mod runs;
+pub mod show;
 pub mod snapshot;
 pub mod sparkline;
 pub mod status;
@@ -70,9 +74,13 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(args) => console::demo(&args),
         Command::Attach(args) => console::attach(&args),
         Command::Snapshot(args) => snapshot::run(&args),
+        Command::New(args) => new::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Chat(args) => chat::run(&args),

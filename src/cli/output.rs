@@ -4,6 +4,7 @@
 use serde::Serialize;
 use std::io::{ErrorKind, IsTerminal, Write};
 
+use crate::model::source::{self, Need};
 use crate::{Error, Result};
 
 /// Prints a result to stdout, with a line end if it has none.
@@ -31,6 +32,11 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 /// Tells how it goes, on stderr. What cannot be told is not told: training goes on without a terminal.
 pub fn progress(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Have all of a model on disk, telling how its download goes where it is one of the hub's.
+pub fn fetch(model: &str) -> Result<()> {
+    source::resolve_saying(model, Need::Everything, &mut progress).map(|_| ())
 }
 
 /// Whether a person sits before this: keys come in and a screen goes out.

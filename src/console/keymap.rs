@@ -158,7 +158,7 @@ const TABLE: &[Row] = {
         ("ctrl-z",    Any,     Suspend,         "suspend",          "to the shell; fg comes back",                             ""),
 
         ("enter",     Start,   Open,            "open",             "open the run, recipe or demo",                            "open"),
-        ("n",         Start,   New,             "new",              "new run: pick a recipe or the demo",                      "new"),
+        ("n",         Start,   New,             "new",              "new run: a recipe for your rows",                         "new"),
         ("R",         Start,   ResumeRun,       "resume run",       "resume from the last checkpoint (asks)",                  "resume"),
         ("D",         Start,   Delete,          "delete",           "delete the run's folder (asks)",                          "delete"),
         ("/",         Start,   Search,          "search",           "search the runs",                                         "search"),
@@ -321,7 +321,7 @@ pub fn contexts_of(m: &Model, page: Page) -> Vec<Context> {
             };
             vec![pane, Context::Run, Context::Any]
         }
-        Page::Palette => vec![],
+        Page::Palette | Page::New => vec![],
         Page::Help | Page::Log | Page::Rows => vec![Context::Pager, Context::Any],
     }
 }

@@ -55,6 +55,12 @@ pub enum Message {
     Replied(Result<String, String>),
     Log(Vec<String>),
     Rows(Vec<RowTokens>),
+    /// What rows are that a recipe is to be written for.
+    Looked(Result<Looked, String>),
+    /// A recipe was written here.
+    Drafted(PathBuf),
+    /// It could not be.
+    NotDrafted(String),
 }
 
 /// A mouse event; columns and rows from 0.
@@ -63,6 +69,29 @@ pub enum Mouse {
     Click { column: u16, row: u16 },
     WheelUp { column: u16, row: u16 },
     WheelDown { column: u16, row: u16 },
+}
+
+/// What rows that are to be trained on turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Looked {
+    /// As it was typed.
+    pub data: String,
+    /// `999 rows; columns instruction, input, output`.
+    pub about: String,
+    pub goals: Vec<Goal>,
+    /// A model to begin with on this machine.
+    pub model: String,
+}
+
+/// A goal that a recipe can be written for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Goal {
+    /// As `finetop new --method` takes it.
+    pub name: String,
+    pub good_for: String,
+    /// The data it needs, or why these rows are not that.
+    pub words: String,
+    pub serves: bool,
 }
 
 /// Something the runtime is to do.
@@ -119,5 +148,15 @@ pub enum Effect {
     },
     ReadLog {
         run: PathBuf,
+    },
+    /// Look at rows, and say which goals they serve.
+    LookAt {
+        data: String,
+    },
+    /// Write a recipe for a goal, a model and rows.
+    Draft {
+        goal: String,
+        model: String,
+        data: String,
     },
 }

@@ -16,6 +16,7 @@ pub mod key;
 pub mod keymap;
 pub mod message;
 pub mod model;
+pub mod new_page;
 pub mod own_keys;
 pub mod pager;
 pub mod palette;

@@ -1,6 +1,7 @@
 //! All the state of the screen. Views read it, [`super::update`] alone changes it.
 
 use super::keymap::{Context, Keymap};
+use super::new_page::NewPage;
 use super::run_page::RunPage;
 use super::start::StartPage;
 use super::theme::Theme;
@@ -12,6 +13,8 @@ pub struct Model {
     /// The page stack, the visible one last; never empty. Esc takes one away.
     pub pages: Vec<Page>,
     pub start: StartPage,
+    /// The page of a new run.
+    pub new: NewPage,
     /// The open run or recipe.
     pub run: Option<RunPage>,
     pub palette: Palette,
@@ -39,6 +42,7 @@ pub struct Model {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
     Start,
+    New,
     Run,
     Palette,
     Help,
@@ -152,6 +156,7 @@ impl Model {
         Self {
             pages: vec![Page::Start],
             start: StartPage::default(),
+            new: NewPage::default(),
             run: None,
             palette: Palette::default(),
             scroll: 0,
@@ -178,7 +183,7 @@ impl Model {
     /// Whether keys are text now: then no letter acts.
     pub fn typing(&self) -> bool {
         match self.page() {
-            Page::Palette => true,
+            Page::Palette | Page::New => true,
             Page::Run => self.run.as_ref().is_some_and(|r| r.input.is_some()),
             Page::Start => self.start.search.is_some(),
             _ => false,

@@ -136,9 +136,7 @@ pub fn act(m: &mut Model, command: Action) -> Vec<Effect> {
         Action::PageDown => start.move_by(10),
         Action::First => start.selected = start.items().into_iter().next(),
         Action::Last => start.selected = start.items().into_iter().next_back(),
-        Action::New => {
-            start.selected = Some(start.recipes.first().map_or(Item::Demo, |r| Item::Recipe(r.path.clone())));
-        }
+        Action::New => super::new_page::open(m),
         Action::Search => start.search = Some(Input::new(start.filter.clone())),
         Action::Sort => start.sort = start.sort.next(),
         Action::Mark => {

@@ -88,8 +88,7 @@ fn enter_opens_what_the_cursor_is_on() {
         ("enter", Effect::OpenRun("/home/ada/runs/smol-support".into())),
         ("down enter", Effect::OpenRun("/home/ada/runs/smol-alpaca-2".into())),
         ("G enter", Effect::Demo),
-        ("n enter", Effect::OpenRecipe("support.toml".into())),
-        ("n → enter", Effect::OpenRecipe("recipes/alpaca.toml".into())),
+        ("G up up up enter", Effect::OpenRecipe("support.toml".into())),
         ("G up g enter", Effect::OpenRun("/home/ada/runs/smol-support".into())),
     ];
     for (pressed, effect) in table {

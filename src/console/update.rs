@@ -6,7 +6,7 @@ use super::message::{Effect, Message};
 use super::model::{Model, Page};
 use super::run_page::{Pane, RunPage};
 use super::run_state::refusal;
-use super::{pager, palette, run_update, start};
+use super::{new_page, pager, palette, run_update, start};
 use crate::run::event::{Body, Event};
 
 /// Changes the model as the message says, and returns what the runtime is to do.
@@ -69,6 +69,17 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             m.rows = rows;
             show(m, Page::Rows);
         }
+        Message::Looked(found) => new_page::looked(m, found),
+        Message::Drafted(path) => {
+            (m.new.busy, m.new.looked) = (None, None);
+            // The recipe takes this page's place.
+            m.pages.retain(|p| *p != Page::New);
+            return vec![Effect::OpenRecipe(path.to_string_lossy().into_owned())];
+        }
+        Message::NotDrafted(why) => {
+            m.new.busy = None;
+            m.complain(why);
+        }
         Message::Mouse(mouse) => match m.page() {
             Page::Start => return start::mouse(m, mouse),
             Page::Run => return run_update::mouse(m, mouse),
@@ -120,6 +131,7 @@ fn press(m: &mut Model, key: Key) -> Vec<Effect> {
     m.notice = None;
     match m.page() {
         Page::Palette => return palette::press(m, key),
+        Page::New => return new_page::press(m, key),
         Page::Start if m.typing() => return start::typed(m, key),
         Page::Run if m.typing() => return run_update::typed(m, key),
         _ => {}
@@ -174,7 +186,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
             Page::Start => start::act(m, action),
             Page::Run => run_update::act(m, action),
             Page::Help | Page::Log | Page::Rows => pager::act(m, action),
-            Page::Palette => Vec::new(),
+            Page::Palette | Page::New => Vec::new(),
         },
     }
 }

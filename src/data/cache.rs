@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Raise this whenever the same rows and options may give other tokens or labels, or the file another layout.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 const ENDING: &str = "tokens";
 

@@ -8,6 +8,7 @@ use super::preference;
 use super::rows::{Chat, Problem, Row};
 use super::traits::ModelSide;
 use crate::recipe::Method;
+use serde_json::Value;
 
 /// What of a recipe decides a row's tokens and labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -85,10 +86,29 @@ fn label(row: &Row, model: &ModelSide, options: &Options) -> Result<(Vec<Labelle
         }
         Row::Chat(chat) => {
             let render = model.render.ok_or("the model has no chat template to render it with")?;
+            let text = if render.calls_tools() { None } else { calls_as_text(chat) };
+            let chat = text.as_ref().unwrap_or(chat);
             Masker { encode: model.encode, render }.chat(chat, labels(chat, options))
         }
         Row::Preference(_) => Err("it is a pair of answers".to_string()),
     }
+}
+
+/// The chat with each call of a tool as the text of its turn, one JSON object a line; `None` where there is no call.
+fn calls_as_text(chat: &Chat) -> Option<Chat> {
+    let calls = |m: &Value| m.get("tool_calls").and_then(Value::as_array).filter(|c| !c.is_empty()).cloned();
+    chat.messages.iter().find_map(calls)?;
+    let mut chat = chat.clone();
+    for m in &mut chat.messages {
+        let Some(calls) = calls(m) else { continue };
+        let said = m.get("content").and_then(Value::as_str).filter(|t| !t.is_empty()).map(str::to_string);
+        let calls = calls.iter().map(|c| c.get("function").unwrap_or(c).to_string());
+        m["content"] = said.into_iter().chain(calls).collect::<Vec<_>>().join("\n").into();
+        if let Some(map) = m.as_object_mut() {
+            map.remove("tool_calls");
+        }
+    }
+    Some(chat)
 }
 
 /// Which labels a chat gets.

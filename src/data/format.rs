@@ -231,6 +231,14 @@ const ASKED: [&str; 9] = ["question", "query", "prompt", "instruction", "problem
 const ANSWERED: [&str; 9] =
     ["answer", "response", "completion", "output", "solution", "target", "reply", "assistant", "label"];
 
+/// The columns that look like what is asked and what is answered.
+pub fn question_and_answer(census: &Census) -> Option<(String, String)> {
+    let find = |names: &[&str]| {
+        names.iter().find_map(|n| census.columns.iter().map(|(c, _)| c).find(|c| c.eq_ignore_ascii_case(n)).cloned())
+    };
+    Some((find(&ASKED)?, find(&ANSWERED)?))
+}
+
 fn unknown(census: &Census, method: Method) -> Error {
     let needs: Vec<_> = order(method).iter().map(|f| f.needs()).collect();
     let error = Error::new(format!(
@@ -241,14 +249,11 @@ fn unknown(census: &Census, method: Method) -> Error {
     if method == Method::Dpo {
         return error.next("DPO learns from two answers to one prompt; rows with one answer are for method = \"sft\"");
     }
-    let find = |names: &[&str]| {
-        names.iter().find_map(|n| census.columns.iter().map(|(c, _)| c).find(|c| c.eq_ignore_ascii_case(n)).cloned())
-    };
     if census.has("chosen") && census.has("rejected") {
         return error.next("rows with chosen and rejected are for method = \"dpo\"; SFT needs one answer a row");
     }
-    match (find(&ASKED), find(&ANSWERED)) {
-        (Some(q), Some(a)) => error.next(format!(
+    match question_and_answer(census) {
+        Some((q, a)) => error.next(format!(
             "if {q} is asked and {a} is answered, say so: [data] messages = [{{ role = \"user\", content = \"{{{{ {q} }}}}\" }}, \
              {{ role = \"assistant\", content = \"{{{{ {a} }}}}\" }}]"
         )),

@@ -32,6 +32,7 @@ pub mod rows;
 pub mod sources;
 pub mod store;
 pub mod summary;
+pub mod survey;
 pub mod template;
 pub mod tokenizer;
 pub mod traits;

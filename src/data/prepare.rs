@@ -308,6 +308,14 @@ fn notes(joined: &Joined, model: &ModelSide) -> Vec<String> {
                 .to_string(),
         );
     }
+    let tools = head.detected.why.split([' ', ',']).any(|w| w == "tools");
+    if tools && model.render.is_some_and(|r| !r.calls_tools()) {
+        notes.push(
+            "the model's chat template has no place for tools: calls are trained as JSON text, and the list of tools is not shown to the model; \
+             put it into a system message, or set model.chat_template to a template that writes tools"
+                .to_string(),
+        );
+    }
     if head.mask.parted > 0 {
         notes.push(format!(
             "in {} {} the training text does not repeat its own generation prompt to the end (a template that opens a thought does that): \

@@ -214,8 +214,12 @@ fn one_message(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
             ));
         }
     };
-    let role = known_role(spelt)
-        .ok_or_else(|| format!("{at}: unknown role {spelt}; expected {}, human or gpt", ROLES.join(", ")))?;
+    if spelt == "function_call" {
+        return function_call(map, at);
+    }
+    let role = known_role(spelt).ok_or_else(|| {
+        format!("{at}: unknown role {spelt}; expected {}, human, gpt, function_call or observation", ROLES.join(", "))
+    })?;
     let calls = map.get("tool_calls").is_some_and(|v| v.as_array().is_some_and(|a| !a.is_empty()));
     let content = match map.get("content").or_else(|| map.get("value")) {
         None | Some(Value::Null) if calls => Value::Null,
@@ -240,10 +244,47 @@ fn one_message(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
     Ok(Value::Object(out))
 }
 
+/// LLaMA-Factory's `function_call`: one call or a list of them, as JSON text or as it is; the assistant makes them.
+fn function_call(map: &Map<String, Value>, at: &str) -> Result<Value, Problem> {
+    let expected = "expected {name, arguments}, or a list of these, or one as JSON text";
+    let value = map
+        .get("value")
+        .or_else(|| map.get("content"))
+        .ok_or_else(|| format!("{at} (function_call) has no value; {expected}"))?;
+    let value = match value {
+        Value::String(s) => {
+            serde_json::from_str(s).map_err(|e| format!("{at} (function_call) is not valid JSON ({e}); {expected}"))?
+        }
+        other => other.clone(),
+    };
+    let calls = match value {
+        Value::Array(list) => list,
+        one => vec![one],
+    };
+    let mut out = Vec::new();
+    for call in calls {
+        // OpenAI's form has it one level deeper.
+        let call = call.get("function").cloned().unwrap_or(call);
+        match (call.get("name").and_then(Value::as_str), call.get("arguments").or_else(|| call.get("parameters"))) {
+            (Some(name), arguments) => {
+                let arguments = arguments.cloned().unwrap_or_else(|| json!({}));
+                out.push(json!({"type": "function", "function": {"name": name, "arguments": arguments}}));
+            }
+            (None, _) => return Err(format!("{at} (function_call): a call has no name; {expected}")),
+        }
+    }
+    if out.is_empty() {
+        Err(format!("{at} (function_call) is empty; {expected}"))
+    } else {
+        Ok(json!({"role": "assistant", "content": "", "tool_calls": out}))
+    }
+}
+
 fn known_role(spelt: &str) -> Option<&'static str> {
     match spelt {
         "human" => Some("user"),
         "gpt" => Some("assistant"),
+        "observation" => Some("tool"),
         other => ROLES.into_iter().find(|r| *r == other),
     }
 }

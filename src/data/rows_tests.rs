@@ -122,3 +122,29 @@ fn near_duplicates_share_a_fingerprint_and_other_rows_do_not() {
     let pair = |p: &str, c: &str| fingerprint(&Row::Pair { prompt: p.into(), completion: c.into() });
     assert_ne!(pair("a b", "c"), pair("a", "b c"));
 }
+
+#[test]
+fn llama_factory_s_tool_turns_are_calls_and_their_answers() {
+    let row = json!({"conversations": [
+        {"from": "human", "value": "Weather in Oslo?"},
+        {"from": "function_call", "value": "{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}"},
+        {"from": "observation", "value": "{\"rain\": true}"},
+        {"from": "gpt", "value": "It rains."}
+    ], "tools": "[{\"name\": \"weather\"}]"});
+    let Value::Object(columns) = row else { panic!() };
+    let Row::Chat(chat) = parse(&columns, Format::Sharegpt, None).unwrap() else { panic!() };
+    let roles: Vec<_> = chat.messages.iter().map(role).collect();
+    assert_eq!(roles, ["user", "assistant", "tool", "assistant"]);
+    assert_eq!(
+        chat.messages[1]["tool_calls"][0]["function"],
+        json!({"name": "weather", "arguments": {"city": "Oslo"}})
+    );
+    assert_eq!(chat.tools, Some(json!([{"name": "weather"}])));
+    let bad = |value: Value| {
+        let row = json!({"conversations": [{"from": "function_call", "value": value}]});
+        parse(row.as_object().unwrap(), Format::Sharegpt, None).unwrap_err()
+    };
+    assert!(bad(json!("weather(")).contains("not valid JSON"));
+    assert!(bad(json!("[]")).contains("is empty"));
+    assert!(bad(json!({"arguments": {}})).contains("has no name"));
+}

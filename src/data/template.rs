@@ -32,6 +32,8 @@ pub struct ChatTemplate {
     marked: bool,
     /// Whether there is a template of its own for conversations with tools.
     tool_use: bool,
+    /// Whether a template speaks of `tool_calls`.
+    calls_tools: bool,
     identity: String,
 }
 
@@ -81,6 +83,10 @@ impl ChatTemplate {
             globals: globals.iter().map(|(k, v)| (k.clone(), python::from_json(v))).collect(),
             marked,
             tool_use: templates.tool_use.is_some(),
+            calls_tools: [&templates.default, &templates.tool_use]
+                .into_iter()
+                .flatten()
+                .any(|t| t.contains("tool_calls")),
             identity: blake3::hash(identity.as_bytes()).to_hex().to_string(),
         })
     }
@@ -116,6 +122,10 @@ impl Render for ChatTemplate {
             true => self.run(messages, tools, false).map(Some),
             false => Ok(None),
         }
+    }
+
+    fn calls_tools(&self) -> bool {
+        self.calls_tools
     }
 
     fn identity(&self) -> String {

@@ -38,6 +38,11 @@ pub trait Render: Sync {
     /// The rendering with its `{% generation %}` marks; `None` where the template has none.
     fn render_marked(&self, messages: &[Value], tools: Option<&Value>) -> Result<Option<Marked>>;
 
+    /// Whether the template writes an assistant's `tool_calls`; where it does not, they become the turn's text.
+    fn calls_tools(&self) -> bool {
+        true
+    }
+
     /// A text that differs whenever the template may render otherwise (its source and its keyword arguments).
     fn identity(&self) -> String;
 }

@@ -46,6 +46,9 @@ pub fn all(
         return Ok(());
     }
     room(cache, repo, &missing)?;
+    let bytes: u64 = missing.iter().map(|s| s.size.unwrap_or(0)).sum();
+    let files = if missing.len() == 1 { "1 file".to_string() } else { format!("{} files", missing.len()) };
+    say(&format!("downloading {files} of {repo}, {}, to {}", size(bytes), cache.root().display()));
     let mut tally = Tally {
         done: 0,
         total: missing.iter().map(|s| s.size.unwrap_or(0)).sum(),

@@ -80,7 +80,7 @@ impl Name {
         let clean = |s: &&str| {
             !s.is_empty() && !s.starts_with('.') && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c))
         };
-        if !parts.iter().all(|p| clean(p)) || !clean(&tag) {
+        if !parts.iter().all(clean) || !clean(&tag) {
             return None;
         }
         let (host, space, own) = match parts.as_slice() {

@@ -10,6 +10,7 @@ mod edit;
 pub mod guidance;
 mod load;
 pub mod problem;
+pub mod python;
 pub mod schema;
 mod table;
 mod unknown;

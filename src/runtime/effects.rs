@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::follow::Follower;
 use super::recipe_file::RecipeFiles;
-use super::{launch, listing, remove, rows};
+use super::{drafting, launch, listing, remove, rows};
 use crate::console::{Effect, Message};
 use crate::run::folder::RunFolder;
 use crate::run::link::{Link, LocalEnd};
@@ -87,6 +87,21 @@ impl Effects {
                     let _ = say.send(Note::Tell(Message::Runs(listing::runs())));
                     let _ = say.send(Note::Tell(Message::Recipes(listing::recipes())));
                     Ok(Note::Tell(Message::Machine(listing::machine())))
+                });
+            }
+            Effect::LookAt { data } => {
+                let say = self.say.clone();
+                self.work(move || {
+                    let mut tell = |text: &str| drop(say.send(Note::Tell(Message::Replied(Ok(text.into())))));
+                    Ok(Note::Tell(Message::Looked(drafting::look(&data, &mut tell).map_err(|e| e.to_string()))))
+                });
+            }
+            Effect::Draft { goal, model, data } => {
+                let say = self.say.clone();
+                self.work(move || {
+                    let mut tell = |text: &str| drop(say.send(Note::Tell(Message::Replied(Ok(text.into())))));
+                    let written = drafting::write(&goal, &model, &data, &mut tell);
+                    Ok(Note::Tell(written.map_or_else(|e| Message::NotDrafted(e.to_string()), Message::Drafted)))
                 });
             }
             Effect::Delete { runs } => self.work(move || remove::runs(&runs)),

@@ -5,6 +5,7 @@
 //! Must not know how anything looks, nor how anything is trained.
 
 pub mod clipboard;
+mod drafting;
 pub mod editor;
 pub mod effects;
 pub mod event_loop;

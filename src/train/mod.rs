@@ -7,6 +7,7 @@ pub mod bench;
 pub mod command;
 pub mod cpt;
 pub mod dpo;
+pub mod draft;
 pub mod event;
 pub mod method;
 pub mod outlet;

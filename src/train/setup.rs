@@ -74,7 +74,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
         optim: Optim::named(&recipe.train.optim),
-        cpu_only: (recipe.method == Method::Dpo).then_some(recipe.method.name()),
+        cpu_only: None,
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     let lora = lora.map(|l| l.named(speaker.model.config()));

@@ -4,6 +4,7 @@ mod ascii;
 pub mod chrome;
 pub mod help;
 pub mod log;
+pub mod new;
 pub mod palette;
 pub mod pen;
 pub mod rows;
@@ -46,6 +47,7 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
 fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {
     match page {
         Page::Start => start::render(m, area, buf),
+        Page::New => new::render(m, area, buf),
         Page::Run => run::render(m, area, buf),
         Page::Palette => palette::render(m, area, buf),
         Page::Help => help::render(m, area, buf),

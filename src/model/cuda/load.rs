@@ -120,7 +120,12 @@ pub(super) fn rotaries(c: &Config) -> Vec<Rotary> {
 pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
     let longrope = matches!(c.rope_scaling, Some(RopeScaling::LongRope(_)));
-    let missing = [(c.traits.rotary_dim.is_some(), "partial_rotary_factor"), (longrope, "longrope")];
+    let missing = [
+        (c.traits.experts.is_some(), "a mixture of experts"),
+        (c.traits.sinks, "attention sinks"),
+        (c.traits.rotary_dim.is_some(), "partial_rotary_factor"),
+        (longrope, "longrope"),
+    ];
     if let Some((_, what)) = missing.iter().find(|m| m.0) {
         return refuse(format!("a card does not do what {} needs: {what}", c.model_type));
     }

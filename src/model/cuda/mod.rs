@@ -328,7 +328,8 @@ impl CudaLlama {
             intermediate: self.config.intermediate_size,
             eps: self.config.rms_norm_eps,
             gate: match self.config.traits.activation {
-                Activation::Silu => Gate::Silu,
+                // The clamped one is of mixtures, which a card refuses.
+                Activation::Silu | Activation::Clamped { .. } => Gate::Silu,
                 Activation::GeluTanh => Gate::GeluTanh,
             },
         })
