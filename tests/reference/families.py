@@ -35,7 +35,7 @@ MODELS = {
     "qwen3": ("Qwen3", dict(head_dim=12, rope_parameters=yarn)),
     "qwen3_moe": ("Qwen3Moe", dict(head_dim=12, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20,
                                    norm_topk_prob=True)),
-    "gpt_oss": ("GptOss", dict(head_dim=8, num_local_experts=4, num_experts_per_tok=2, intermediate_size=20, sliding_window=8,
+    "gpt_oss": ("GptOss", dict(head_dim=8, num_local_experts=4, num_experts_per_tok=3, intermediate_size=20, sliding_window=8,
                                swiglu_limit=1.0)),
     "mistral": ("Mistral", dict(sliding_window=8)),
     "gemma2": ("Gemma2", dict(head_dim=8, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
@@ -88,7 +88,9 @@ def parts(model):
 
 def fill(name, p, offset):
     """A weight's numbers by its name; norms lie around 1, or around 0 where the family adds it."""
+    # A router's bias is small, so that every expert has its tokens.
     scale = 0.5 if p.dim() == 1 or "embed_tokens" in name or "lora_B" in name else 0.25
+    scale = 0.0625 if "router.bias" in name else scale
     around = 1.0 if "norm" in name and not offset else 0.0
     with torch.no_grad():
         p.copy_(numbers(name, p.numel()).reshape(p.shape) * scale + around)
