@@ -5,7 +5,9 @@
 use candle_core::{DType, Device, Tensor};
 use finetop::data::batch::{Batch, Example};
 use finetop::model::config::{Config, Weights};
+use finetop::model::files::Files;
 use finetop::model::gguf::GgufModel;
+use finetop::model::hf::HfModel;
 use finetop::model::llama::{Checkpointing, Llama, Pass};
 use finetop::model::lora::{LoraConfig, Tuning};
 use std::collections::HashMap;
@@ -218,13 +220,6 @@ macro_rules! families {
             }
 
             #[test]
-            fn a_gguf_of_it_is_the_same_model() {
-                let text = std::fs::read_to_string(at(stringify!($name), "gguf.json")).unwrap();
-                let config = Config::from_hf(&serde_json::from_str(&text).unwrap(), None).unwrap();
-                Model { name: stringify!($name), config, wanted: HashMap::new() }.is_its_gguf();
-            }
-
-            #[test]
             fn decoding_gives_the_logits_of_a_whole_pass() {
                 open(stringify!($name)).decodes();
             }
@@ -232,4 +227,31 @@ macro_rules! families {
     )*};
 }
 
-families! { llama qwen2 qwen3 mistral gemma2 gemma3 phi3 phi4 smollm3 }
+macro_rules! ggufs {
+    ($($name:ident)*) => {$(
+        #[test]
+        fn $name() {
+            let text = std::fs::read_to_string(at(stringify!($name), "gguf.json")).unwrap();
+            let config = Config::from_hf(&serde_json::from_str(&text).unwrap(), None).unwrap();
+            Model { name: stringify!($name), config, wanted: HashMap::new() }.is_its_gguf();
+        }
+    )*};
+}
+
+mod a_gguf_is_the_same_model {
+    use super::*;
+
+    ggufs! { llama qwen2 qwen3 qwen3_moe mistral gemma2 gemma3 phi3 phi4 smollm3 }
+}
+
+#[test]
+fn experts_stored_in_mxfp4_and_in_floats_are_what_transformers_makes_of_them() {
+    let folder = at("gpt_oss_mxfp4", "").trim_end_matches('.').to_string();
+    let weights = HfModel::open(Files::Folder(folder.into())).unwrap().weights().unwrap();
+    let m = Llama::new(weights, &Tuning::None, 0).unwrap();
+    let found = m.logits(&batch()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let want = candle_core::safetensors::load(at("gpt_oss_mxfp4", "safetensors"), &Device::Cpu).unwrap();
+    close("gpt-oss in MXFP4", &found, &want["logits"].flatten_all().unwrap().to_vec1::<f32>().unwrap(), 1e-4);
+}
+
+families! { llama qwen2 qwen3 qwen3_moe gpt_oss mistral gemma2 gemma3 phi3 phi4 smollm3 }

@@ -32,5 +32,5 @@ fn only_llama(c: &Config, what: &str) -> Result<()> {
     }
     let traits = if beyond.is_empty() { String::new() } else { format!(" ({})", beyond.join(", ")) };
     Err(Error::usage(format!("{what} of a {} model{traits} cannot be written", c.model_type))
-        .next("what can: its adapter, and for a model in Hugging Face's layout the merged folder"))
+        .next("its adapter can; and so can the merged folder of a model in Hugging Face's layout, but for gpt-oss"))
 }

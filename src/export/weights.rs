@@ -70,6 +70,9 @@ impl<'a> Weights<'a> {
                 m.refuse_strangers()?;
             }
             Opened::Hf(m) => {
+                if config.traits.experts.is_some_and(|e| e.biased) {
+                    super::only_llama(config, "a merged folder")?;
+                }
                 shards = m.shards()?;
                 for (i, (name, bytes)) in shards.iter().enumerate() {
                     places.extend(index(bytes, i, config).map_err(|e| e.at(m.files.label(name)))?);

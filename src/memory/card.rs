@@ -24,6 +24,10 @@ pub struct Sizes {
     pub ranks: usize,
     /// Whether the frozen products are in fp8: what meets them is quantized first.
     pub fp8: bool,
+    /// Heads with norms of their own.
+    pub normed: usize,
+    /// Whether what attention and MLP give is normalised before it joins the stream.
+    pub post_norms: bool,
 }
 
 /// What a block leaves behind for its way back.
@@ -85,7 +89,9 @@ impl Sizes {
 
     /// Bytes that `keep` adds to a block's input.
     pub fn kept(&self, keep: Keep, t: usize) -> usize {
-        let attention = BF16 * t * (self.qkv() + self.queries + self.extra[1] + self.hidden) + 4 * t * self.heads;
+        let share = if self.post_norms { self.hidden } else { 0 };
+        let attention = BF16 * t * (self.qkv() + self.queries + self.extra[1] + self.hidden + share)
+            + 4 * t * (self.heads + self.normed);
         match keep {
             Keep::Input => 0,
             Keep::Attention => attention,
@@ -101,6 +107,11 @@ impl Sizes {
     /// Bytes of what a block's adapters make of their inputs, which is always kept.
     pub fn adapted(&self, t: usize) -> usize {
         BF16 * t * self.ranks
+    }
+
+    /// Bytes of what a block's MLP gave before the norm after it, which is always kept.
+    pub fn share(&self, t: usize) -> usize {
+        if self.post_norms { BF16 * t * self.hidden } else { 0 }
     }
 
     /// Bytes of the region that attention, MLP and loss share, one after the other.
@@ -130,7 +141,8 @@ impl Sizes {
 
     /// Bytes of what one layer works with when it keeps nothing, and of the gradient stream.
     pub fn passing(&self, t: usize) -> usize {
-        BF16 * t * self.stream() + self.kept(Keep::Attention, t) + 4 * t
+        let shares = if self.post_norms { 2 } else { 1 };
+        shares * BF16 * t * self.stream() + self.kept(Keep::Attention, t) + 4 * t
     }
 }
 
@@ -146,7 +158,7 @@ impl Plan {
         let t = self.tokens;
         let inputs = if self.offload { RING.min(s.layers + 1) } else { s.layers + 1 };
         let kept: usize = self.keep.iter().map(|k| s.kept(*k, t)).sum();
-        inputs * s.input(t) + s.layers * s.adapted(t) + kept
+        inputs * s.input(t) + s.layers * (s.adapted(t) + s.share(t)) + kept
     }
 
     /// Bytes of what every layer works with in turn.
@@ -286,8 +298,13 @@ impl Card<'_> {
     fn ranks(&self) -> [usize; 4] {
         let Some(lora) = &self.recipe.lora else { return [0; 4] };
         let names = self.shape.adapted_names(self.recipe);
-        [&["q_proj", "k_proj", "v_proj"][..], &["o_proj"], &["gate_proj", "up_proj"], &["down_proj"]]
-            .map(|group| lora.r * group.iter().filter(|n| names.contains(n)).count())
+        [
+            &["q_proj", "k_proj", "v_proj", "qkv_proj"][..],
+            &["o_proj"],
+            &["gate_proj", "up_proj", "gate_up_proj"],
+            &["down_proj"],
+        ]
+        .map(|group| lora.r * group.iter().filter(|n| names.contains(n)).count())
     }
 
     /// (outputs, inputs) of qkv, o, gate_up and down.
@@ -314,6 +331,8 @@ impl Card<'_> {
             extra: after,
             ranks: ranks.iter().sum(),
             fp8: self.recipe.model.load_in_fp8,
+            normed: s.normed_heads,
+            post_norms: s.post_norms,
         }
     }
 
@@ -440,6 +459,8 @@ mod tests {
         extra: [56, 16, 32, 16],
         ranks: 112,
         fp8: false,
+        normed: 0,
+        post_norms: false,
     };
 
     #[test]
@@ -481,8 +502,11 @@ mod tests {
             num_attention_heads: 28,
             tie_word_embeddings: false,
             fused: false,
-            vectors: 2 * 3_584,
+            dense: true,
+            others: 2 * 3_584,
             kept: 0,
+            normed_heads: 0,
+            post_norms: false,
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {
             let text = format!(

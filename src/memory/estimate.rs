@@ -22,10 +22,16 @@ pub struct Shape {
     pub tie_word_embeddings: bool,
     /// Whether q, k, v are one matrix, and gate and up another.
     pub fused: bool,
-    /// Numbers of a block's norms and biases.
-    pub vectors: usize,
+    /// Whether the MLP is one for all tokens; else a mixture of experts, which carries no adapters.
+    pub dense: bool,
+    /// Numbers of a block's weights besides its linear layers: norms, biases, experts.
+    pub others: usize,
     /// f32 numbers that a block keeps per token for its backward pass, beyond what every block does.
     pub kept: usize,
+    /// Heads of queries and keys that have norms of their own.
+    pub normed_heads: usize,
+    /// Whether what attention and MLP give is normalised too.
+    pub post_norms: bool,
 }
 
 /// Bytes of an f32.
@@ -56,7 +62,7 @@ impl Shape {
             let qkv = (FUSED[0], self.queries + 2 * self.keys, n);
             return vec![qkv, (LINEAR[3], n, self.queries), (FUSED[1], 2 * f, n), (LINEAR[6], n, f)];
         }
-        vec![
+        let mut all = vec![
             (LINEAR[0], self.queries, n),
             (LINEAR[1], self.keys, n),
             (LINEAR[2], self.keys, n),
@@ -64,12 +70,14 @@ impl Shape {
             (LINEAR[4], f, n),
             (LINEAR[5], f, n),
             (LINEAR[6], n, f),
-        ]
+        ];
+        all.truncate(if self.dense { 7 } else { 4 });
+        all
     }
 
     /// Numbers in the base model; a tied head counts once.
     pub fn parameters(&self) -> u64 {
-        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + self.vectors;
+        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + self.others;
         let tables = if self.tie_word_embeddings { 1 } else { 2 };
         (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
     }
@@ -263,8 +271,11 @@ mod tests {
         num_attention_heads: 9,
         tie_word_embeddings: true,
         fused: false,
-        vectors: 2 * 576,
+        dense: true,
+        others: 2 * 576,
         kept: 0,
+        normed_heads: 0,
+        post_norms: false,
     };
 
     fn recipe(more: &str) -> Recipe {

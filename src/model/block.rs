@@ -1,14 +1,14 @@
 //! One decoder block: `h = x + o(attention(qkv(norm(x))))`, `y = h + mlp(norm(h))`; in some families what joins the
 //! residual stream is normalised first.
 
-use super::config::{Config, HEAD_NORMS, Projection, Rope, Weights};
+use super::config::{Config, HEAD_NORMS, Projection, Rope, SINKS, Weights};
 use super::linear::{Linear, Saved as Inner, Weight};
 use super::lora::{Context, LoraConfig};
 use super::mlp::{self, Mlp};
 use super::norm::Norm;
 use super::params::Params;
 use crate::Result;
-use crate::ops::attention::{Attention, attention, attention_backward, attention_cached};
+use crate::ops::attention::{Attention, attention, attention_backward, attention_cached, sinks_backward};
 use crate::ops::head_norm::{HeadNorm, head_norm, head_norm_backward_};
 use crate::ops::residual::add_;
 use crate::ops::rope::rope_;
@@ -22,6 +22,7 @@ pub(super) struct Block {
     qkv: Linear,
     /// Of queries, of keys.
     head_norms: Option<[Weight; 2]>,
+    sinks: Option<Weight>,
     o: Linear,
     mlp: Mlp,
     attention: Attention,
@@ -91,9 +92,14 @@ impl Block {
             true => Some([head(HEAD_NORMS[0])?, head(HEAD_NORMS[1])?]),
             false => None,
         };
-        let (attention, rope) = (c.attention(layer as usize), c.layer(layer as usize).rope);
+        let sinks = match c.traits.sinks {
+            true => Some(Weight::load(weights, params, &[(format!("{prefix}.{SINKS}"), vec![c.num_attention_heads])])?),
+            false => None,
+        };
+        let (mut attention, rope) = (c.attention(layer as usize), c.layer(layer as usize).rope);
+        attention.sinks = sinks.as_ref().map(|s| s.value.clone());
         let (plus, eps) = (c.norm_offset(), c.rms_norm_eps);
-        Ok(Self { prefix, norms, qkv, head_norms, o, mlp, attention, rope, plus, eps, layer })
+        Ok(Self { prefix, norms, qkv, head_norms, sinks, o, mlp, attention, rope, plus, eps, layer })
     }
 
     /// Before attention, and before the MLP.
@@ -170,24 +176,27 @@ impl Block {
 
     /// Turns `dy` (whose tensor it overwrites) into `dx`, adding into what trains on the way. Unless `wanted`, what
     /// lies below the adapters of this block's first layer is left out and the result is not a gradient.
-    pub fn backward(&self, dy: Tensor, saved: Saved, place: &Place, wanted: bool, c: Context) -> Result<Tensor> {
+    pub fn backward(&self, dy: Tensor, mut saved: Saved, place: &Place, wanted: bool, c: Context) -> Result<Tensor> {
         let c = Context { layer: self.layer, ..c };
-        let [inner_qkv, inner_o] = &saved.inner;
         // The MLP; `dy` itself goes on through the residual stream.
         match self.part(1, &dy, saved.mlp_share.as_ref())? {
-            Some(dshare) => self.mlp.backward_inner(&dshare, &saved.mlp, &c)?,
-            None => self.mlp.backward_inner(&dy, &saved.mlp, &c)?,
+            Some(dshare) => self.mlp.backward_inner(&dshare, &mut saved.mlp, &c)?,
+            None => self.mlp.backward_inner(&dy, &mut saved.mlp, &c)?,
         }
         let (normed, rstd) = self.before(1).forward(&saved.h)?;
         if let Some(d) = self.mlp.backward(&normed, &saved.mlp, &c)? {
             self.before(1).backward(&d, &saved.h, &rstd, &dy)?;
         }
         // Attention.
+        let [inner_qkv, inner_o] = &saved.inner;
         let dshare = self.part(0, &dy, saved.attention_share.as_ref())?;
         let dshare = dshare.as_ref().unwrap_or(&dy);
         let Some(dattended) = self.o.backward(dshare, &saved.attended, inner_o, true, &c)? else { return Ok(dy) };
         let (qkv, attended, lse) = (&saved.qkv, &saved.attended, &saved.lse);
         let dqkv = attention_backward(&dattended, qkv, attended, lse, &self.attention, place.cu_seqlens)?;
+        if let Some(grad) = self.sinks.as_ref().and_then(|s| s.grad.as_ref()) {
+            sinks_backward(&dattended, attended, lse, &self.attention, grad)?;
+        }
         self.turn(&dqkv, place, true)?;
         if let (Some(n), Some((raw, rstd)), Some([q, k])) = (self.head_norm(), &saved.raw, &self.head_norms) {
             let grads = q.grad.as_ref().zip(k.grad.as_ref());
@@ -246,7 +255,10 @@ impl Block {
         let mut all = [self.qkv.state()?, self.o.state()?, self.mlp.state()?].concat();
         let norms = self.norms.iter().map(|(name, norm)| (*name, &norm.weight));
         let heads = HEAD_NORMS.iter().zip(self.head_norms.iter().flatten()).map(|(name, w)| (*name, w));
-        all.extend(norms.chain(heads).map(|(name, w)| (format!("{}.{name}", self.prefix), w.value.clone())));
+        let sinks = self.sinks.iter().map(|w| (SINKS, w));
+        all.extend(
+            norms.chain(heads).chain(sinks).map(|(name, w)| (format!("{}.{name}", self.prefix), w.value.clone())),
+        );
         Ok(all)
     }
 }

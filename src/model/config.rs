@@ -2,7 +2,7 @@
 //!
 //! The families in `families/` write it down; `decoder`, `block` and the card's engine read it. Must not know files.
 
-use super::families;
+use super::{experts, families};
 use crate::ops::attention::{Attention, Heads};
 pub use crate::ops::rope::scaling::{Llama3, LongRope, Scaling as RopeScaling, Yarn};
 pub use crate::ops::swiglu::Activation;
@@ -67,6 +67,27 @@ pub struct Traits {
     pub rope_local_base_freq: Option<f64>,
     /// One a layer, or none: all full, all [`Rope::Global`].
     pub layers: Vec<Layer>,
+    /// A mixture of experts in place of every MLP.
+    pub experts: Option<Experts>,
+    /// Each head's softmax has one more score, which belongs to no token (gpt-oss).
+    pub sinks: bool,
+}
+
+/// A mixture of experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// `num_experts`
+    pub count: usize,
+    /// `num_experts_per_tok`
+    pub per_token: usize,
+    /// `moe_intermediate_size`
+    pub intermediate_size: usize,
+    /// `norm_topk_prob`: the chosen experts' weights are divided by their sum.
+    pub normalized: bool,
+    /// The router's name under a block.
+    pub router: &'static str,
+    /// Whether router and experts carry biases.
+    pub biased: bool,
 }
 
 /// What one layer's attention sees, and by which angles it turns.
@@ -114,23 +135,32 @@ impl Config {
         let t = &self.traits;
         let keys = self.num_key_value_heads * self.head_dim;
         let queries = self.num_attention_heads * self.head_dim;
+        let count = |shapes: Vec<(String, Vec<usize>)>| -> usize {
+            shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+        };
+        let linear: usize = self.projections().iter().flatten().map(|(_, out, inputs)| out * inputs).sum();
         crate::memory::Shape {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
+            // A token's own experts are its MLP.
+            intermediate_size: t.experts.map_or(self.intermediate_size, |e| e.per_token * e.intermediate_size),
             num_hidden_layers: self.num_hidden_layers,
             queries,
             keys,
             num_attention_heads: self.num_attention_heads,
             tie_word_embeddings: self.tie_word_embeddings,
             fused: t.fused,
-            vectors: self.vectors("").iter().map(|(_, shape)| shape[0]).sum(),
+            dense: t.experts.is_none(),
+            others: count(self.matrices("")) - linear + count(self.vectors("")),
             kept: [
+                t.experts.map_or(0, |e| e.count + 3 * e.per_token),
                 if t.head_norms { queries + 2 * keys + self.num_attention_heads + self.num_key_value_heads } else { 0 },
                 if t.post_norms { 2 * self.hidden_size } else { 0 },
             ]
             .iter()
             .sum(),
+            normed_heads: if t.head_norms { self.num_attention_heads + self.num_key_value_heads } else { 0 },
+            post_norms: t.post_norms,
         }
     }
 
@@ -159,7 +189,7 @@ impl Config {
     }
 
     /// A block's projections: of the normed input (q, k, v), of attention's output, of the MLP's normed input (gate, up),
-    /// of the gated activation.
+    /// of the gated activation. None of the last two where there are experts.
     pub fn projections(&self) -> [Vec<Projection>; 4] {
         let (n, f) = (self.hidden_size, self.intermediate_size);
         let (q, kv) = (self.num_attention_heads * self.head_dim, self.num_key_value_heads * self.head_dim);
@@ -170,7 +200,11 @@ impl Config {
                 vec![("mlp.gate_proj", f, n), ("mlp.up_proj", f, n)],
             ),
         };
-        [qkv, vec![("self_attn.o_proj", n, q)], gate_up, vec![("mlp.down_proj", n, f)]]
+        let o = vec![("self_attn.o_proj", n, q)];
+        match self.traits.experts {
+            None => [qkv, o, gate_up, vec![("mlp.down_proj", n, f)]],
+            Some(_) => [qkv, o, Vec::new(), Vec::new()],
+        }
     }
 
     /// Which of [`Config::projections`] carry biases.
@@ -198,6 +232,23 @@ impl Config {
         }
     }
 
+    /// A block's matrices, in the order in which they train; `prefix` comes before their names. `[out, in]`.
+    pub(super) fn matrices(&self, prefix: &str) -> Vec<(String, Vec<usize>)> {
+        let projections = self.projections().into_iter().flatten();
+        let mut all: Vec<_> =
+            projections.map(|(name, out, inputs)| (format!("{prefix}{name}.weight"), vec![out, inputs])).collect();
+        if let Some(e) = &self.traits.experts {
+            let (n, f) = (self.hidden_size, e.intermediate_size);
+            all.push((format!("{prefix}{}.weight", e.router), vec![e.count, n]));
+            for expert in 0..e.count {
+                let shapes = [vec![f, n], vec![f, n], vec![n, f]];
+                let names = experts::names(expert).map(|name| format!("{prefix}{name}.weight"));
+                all.extend(names.into_iter().zip(shapes));
+            }
+        }
+        all
+    }
+
     /// A block's vectors (biases, norms), in the order in which they train; `prefix` comes before their names.
     pub(super) fn vectors(&self, prefix: &str) -> Vec<(String, Vec<usize>)> {
         let mut all = Vec::new();
@@ -205,9 +256,20 @@ impl Config {
             let named = group.iter().map(|(name, out, _)| (format!("{prefix}{name}.bias"), vec![*out]));
             all.extend(named.filter(|_| bias));
         }
+        if let Some(e) = self.traits.experts.filter(|e| e.biased) {
+            all.push((format!("{prefix}{}.bias", e.router), vec![e.count]));
+            for expert in 0..e.count {
+                let widths = [e.intermediate_size, e.intermediate_size, self.hidden_size];
+                let names = experts::names(expert).map(|name| format!("{prefix}{name}.bias"));
+                all.extend(names.into_iter().zip(widths.map(|w| vec![w])));
+            }
+        }
         all.extend(self.norms().iter().map(|n| (format!("{prefix}{n}"), vec![self.hidden_size])));
         if self.traits.head_norms {
             all.extend(HEAD_NORMS.map(|n| (format!("{prefix}{n}"), vec![self.head_dim])));
+        }
+        if self.traits.sinks {
+            all.push((format!("{prefix}{SINKS}"), vec![self.num_attention_heads]));
         }
         all
     }
@@ -218,9 +280,7 @@ impl Config {
         let mut shapes = vec![("model.embed_tokens.weight".to_string(), vec![self.vocab_size, h])];
         for n in 0..self.num_hidden_layers {
             let prefix = format!("model.layers.{n}.");
-            let matrices = self.projections().into_iter().flatten();
-            let matrices = matrices.map(|(name, out, inputs)| (format!("{prefix}{name}.weight"), vec![out, inputs]));
-            let mut block: Vec<_> = matrices.chain(self.vectors(&prefix)).collect();
+            let mut block = [self.matrices(&prefix), self.vectors(&prefix)].concat();
             // As they follow each other in a block.
             let [first, before_mlp] = [0, 1].map(|i| format!("{prefix}{}", self.norms()[i]));
             block.sort_by_key(|(name, _)| match name {
@@ -253,7 +313,7 @@ impl Config {
             t.head_norms.then_some("q_norm and k_norm"),
             t.unit_offset.then_some("norms of 1 + weight"),
             t.post_norms.then_some("norms after attention and MLP"),
-            (t.activation != d.activation).then_some("gelu_pytorch_tanh"),
+            (t.activation != d.activation).then_some("an activation other than silu"),
             t.embedding_scale.map(|_| "scaled embeddings"),
             t.query_pre_attn_scalar.map(|_| "query_pre_attn_scalar"),
             t.attn_logit_softcapping.map(|_| "attn_logit_softcapping"),
@@ -262,6 +322,8 @@ impl Config {
             t.layers.iter().any(|l| l.sliding).then_some("sliding_window"),
             t.layers.iter().any(|l| l.rope == Rope::Local).then_some("rope_local_base_freq"),
             t.layers.iter().any(|l| l.rope == Rope::None).then_some("no_rope_layers"),
+            t.experts.map(|_| "a mixture of experts"),
+            t.sinks.then_some("attention sinks"),
             scaling,
         ]
         .into_iter()
@@ -316,6 +378,15 @@ impl Config {
                 return Err(Error::new(format!("{name} = {v} must be a positive number")));
             }
         }
+        if let Some(e) = &t.experts {
+            let sizes = [("num_experts", e.count), ("moe_intermediate_size", e.intermediate_size)];
+            if let Some((name, n)) = sizes.iter().find(|(_, n)| *n == 0 || *n > 1 << 20) {
+                return Err(Error::new(format!("{name} = {n} is not a size a model can have")));
+            }
+            if e.per_token == 0 || e.per_token > e.count {
+                return Err(Error::new(format!("num_experts_per_tok = {} of {} experts", e.per_token, e.count)));
+            }
+        }
         if !t.layers.is_empty() && t.layers.len() != self.num_hidden_layers {
             return Err(Error::new(format!(
                 "layer_types names {} layers, but num_hidden_layers = {}",
@@ -340,5 +411,7 @@ impl Config {
     }
 }
 
+/// The scores of no token, one a head, under a block.
+pub(super) const SINKS: &str = "self_attn.sinks";
 /// The norms of query and key heads, under a block.
 pub(super) const HEAD_NORMS: [&str; 2] = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];

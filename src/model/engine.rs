@@ -180,9 +180,6 @@ impl Engine {
 
     /// A training pass whose loss is any function of the labels' log-probabilities: `weigh` is given them, in the batch's
     /// order, and answers with the loss and its derivative by each. The loss is added to what [`Engine::step`] reports.
-    ///
-    /// # Errors
-    /// On a card, whose engine has no such pass.
     pub fn weighted_backward(
         &mut self,
         batch: &Batch,
@@ -202,14 +199,11 @@ impl Engine {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(_) => Err(not_on_a_card()),
+            Engine::Cuda(c) => c.weighted_backward(batch, of, weigh),
         }
     }
 
     /// The log-probability of every label of `batches`, in order, as `voice` has it: no dropout, nothing saved.
-    ///
-    /// # Errors
-    /// On a card, whose engine has no such pass.
     pub fn log_probabilities(
         &mut self,
         batches: &[Batch],
@@ -239,7 +233,7 @@ impl Engine {
                 }
             }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(_) => Err(not_on_a_card()),
+            Engine::Cuda(c) => c.log_probabilities(batches, of, voice),
         }
     }
 

@@ -6,7 +6,7 @@ mod metadata;
 mod names;
 
 pub use metadata::{Metadata, whole};
-pub use names::{gguf_name, is_interleaved, offset};
+pub use names::{expert, gguf_name, is_interleaved, offset};
 
 use crate::model::config::{Config, Llama3, RopeScaling, Weights};
 use crate::model::convert::dequantize;
@@ -76,8 +76,7 @@ impl GgufModel {
             .par_iter()
             .map(|(stored, name, shape)| {
                 let place = || format!("{}: {stored}", self.file.path.display());
-                let mut values =
-                    tensor_values(&self.file.content, &self.file.bytes, stored, shape).map_err(|e| e.at(place()))?;
+                let mut values = self.values(stored, name, shape).map_err(|e| e.at(place()))?;
                 if is_interleaved(&self.config, name) {
                     values = unpermute(&values, shape[0] / self.config.head_dim, values.len() / shape[0]);
                 }
@@ -91,6 +90,18 @@ impl GgufModel {
             })
             .collect::<Result<HashMap<String, Tensor>>>()?;
         Ok(Weights { config: self.config.clone(), tensors })
+    }
+
+    /// A weight's numbers, in the file's order of rows; of a stack of experts', one expert's.
+    fn values(&self, stored: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (content, bytes) = (&self.file.content, &self.file.bytes);
+        let (Some((number, _)), Some(experts)) = (expert(name), self.config.traits.experts) else {
+            return tensor_values(content, bytes, stored, shape);
+        };
+        let (kind, data) = self::stored(content, bytes, stored, &[&[experts.count], shape].concat())?;
+        let size = data.len() / experts.count;
+        let own = data.get(number * size..(number + 1) * size);
+        dequantize(own.ok_or_else(|| Error::new(format!("there is no expert {number}")))?, kind, shape.iter().product())
     }
 
     /// Refuses tensors that the architecture has no place for.

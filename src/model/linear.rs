@@ -62,7 +62,7 @@ pub(super) struct Linear {
 }
 
 /// What the backward pass needs besides the input: the adapters' inner activations.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Saved(Option<Tensor>);
 
 impl Linear {

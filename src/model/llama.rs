@@ -84,10 +84,9 @@ pub(super) fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool
         match tuning {
             Tuning::None => {}
             Tuning::Full => {
-                for (name, out, inputs) in projections(c).into_iter().flatten() {
-                    plan.push((format!("{prefix}.{name}.weight"), vec![out, inputs], true));
-                }
-                plan.extend(c.vectors(&format!("{prefix}.")).into_iter().map(|(n, shape)| (n, shape, false)));
+                let prefix = format!("{prefix}.");
+                plan.extend(c.matrices(&prefix).into_iter().map(|(n, shape)| (n, shape, true)));
+                plan.extend(c.vectors(&prefix).into_iter().map(|(n, shape)| (n, shape, false)));
             }
             Tuning::Lora(l) => {
                 for mut group in projections(c) {

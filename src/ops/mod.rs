@@ -20,6 +20,7 @@ pub mod embedding;
 pub mod head_norm;
 mod host;
 pub mod matmul;
+pub mod moe;
 pub mod nf4;
 pub mod optimizer;
 pub mod quant8;

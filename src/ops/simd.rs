@@ -77,7 +77,7 @@ pub(crate) fn tanh(x: f32) -> f32 {
     let c = if c > EDGE { EDGE } else { c };
     let x2 = c * c;
     let mut p = -2.760_768_5e-16;
-    p = p * x2 + 2.000_187_9e-13;
+    p = p * x2 + 2.000_188e-13;
     p = p * x2 + -8.604_672e-11;
     p = p * x2 + 5.122_297_1e-8;
     p = p * x2 + 1.485_722_4e-5;

@@ -78,6 +78,12 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     let lora = lora.map(|l| l.named(speaker.model.config()));
+    if lora.is_none() && speaker.model.config().traits.experts.is_some_and(|e| e.biased) {
+        return Err(Error::usage(
+            "full fine-tuning of gpt-oss is not supported: its experts could not be saved as they came",
+        )
+        .next("use LoRA: add [lora]"));
+    }
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }

@@ -14,7 +14,8 @@ import numpy
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 FIXTURES = pathlib.Path(__file__).parent.parent / "fixtures" / "families"
 LENGTHS = [23, 9]
@@ -32,6 +33,10 @@ MODELS = {
     "llama": ("Llama", dict(attention_bias=True, mlp_bias=True, rope_parameters=llama3)),
     "qwen2": ("Qwen2", dict(use_sliding_window=True, sliding_window=8, max_window_layers=1, tie_word_embeddings=True)),
     "qwen3": ("Qwen3", dict(head_dim=12, rope_parameters=yarn)),
+    "qwen3_moe": ("Qwen3Moe", dict(head_dim=12, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=20,
+                                   norm_topk_prob=True)),
+    "gpt_oss": ("GptOss", dict(head_dim=8, num_local_experts=4, num_experts_per_tok=2, intermediate_size=20, sliding_window=8,
+                               swiglu_limit=1.0)),
     "mistral": ("Mistral", dict(sliding_window=8)),
     "gemma2": ("Gemma2", dict(head_dim=8, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=4.0,
                               **layers)),
@@ -53,6 +58,32 @@ def numbers(name, count):
         z = (z ^ (z >> numpy.uint64(27))) * numpy.uint64(0x94D049BB133111EB)
         z ^= z >> numpy.uint64(31)
     return torch.from_numpy(((z >> numpy.uint64(56)).astype(numpy.float32) - 128.0) / 128.0)
+
+
+def parts(model):
+    """(name, tensor, gradient) of every parameter as checkpoints name it: one a matrix, also where transformers stacks
+    those of all experts."""
+    for k, p in model.named_parameters():
+        stack, _, kind = k.partition("mlp.experts.")
+        if kind and p.shape[0] and hasattr(model.config, "swiglu_limit"):
+            # gpt-oss: inputs first, gate and up in turn.
+            bias = "bias" if kind.endswith("_bias") else "weight"
+            matrix = kind.removesuffix("_bias")
+            view = lambda t, at: None if t is None else (t[..., at] if bias == "bias" else t[..., at].transpose(-1, -2))
+            for e in range(p.shape[0]):
+                halves = {"gate_proj": slice(0, None, 2), "up_proj": slice(1, None, 2)}
+                for name, at in halves.items() if matrix == "gate_up_proj" else [("down_proj", slice(None))]:
+                    grad = None if p.grad is None else p.grad[e]
+                    yield f"{stack}mlp.experts.{e}.{name}.{bias}", view(p[e], at), view(grad, at)
+            continue
+        rows = p.shape[1] // 2 if kind == "gate_up_proj" else None
+        for e in range(p.shape[0]) if kind else []:
+            names = ["gate_proj", "up_proj"] if rows else ["down_proj"]
+            for n, name in enumerate(names):
+                at = slice(n * rows, (n + 1) * rows) if rows else slice(None)
+                yield f"{stack}mlp.experts.{e}.{name}.weight", p[e, at], None if p.grad is None else p.grad[e, at]
+        if not kind:
+            yield k, p, p.grad
 
 
 def fill(name, p, offset):
@@ -82,25 +113,61 @@ def run(model):
     return torch.cat(logits), loss.detach().reshape(1)
 
 
+def family_has_experts(model):
+    return any("experts" in k for k, _ in model.named_parameters())
+
+
 def build(family, extra):
     name = family + ("TextConfig" if family == "Gemma3" else "Config")
     config = getattr(transformers, name)(**{**shape, **extra}, attn_implementation="eager")
     model = getattr(transformers, family + "ForCausalLM")(config).float()
     offset = family.startswith("Gemma")
-    for k, p in model.named_parameters():
+    for k, p, _ in parts(model):
         fill(k, p, offset)
     return model, offset
 
 
+def mxfp4():
+    """A gpt-oss as its checkpoints are stored: layer 0's experts in MXFP4, layer 1's in floats; and the logits of both."""
+    extra = {**MODELS["gpt_oss"][1], "intermediate_size": 32, "num_local_experts": 2, "num_experts_per_tok": 1}
+    model, _ = build("GptOss", extra)
+    folder = FIXTURES / "gpt_oss_mxfp4"
+    packed = {}
+    for matrix in ["gate_up_proj", "down_proj"]:
+        p = dict(model.named_parameters())[f"model.layers.0.mlp.experts.{matrix}"]
+        experts, inputs, outputs = p.shape
+        random = lambda name, *shape: ((numbers(f"{matrix}_{name}", torch.Size(shape).numel()) + 1) * 128).reshape(shape)
+        blocks = random("blocks", experts, outputs, inputs // 32, 16).to(torch.uint8)
+        scales = (random("scales", experts, outputs, inputs // 32) % 4 + 121).to(torch.uint8)
+        packed |= {f"model.layers.0.mlp.experts.{matrix}_blocks": blocks, f"model.layers.0.mlp.experts.{matrix}_scales": scales}
+        with torch.no_grad():
+            p.copy_(convert_moe_packed_tensors(blocks, scales, dtype=torch.float32))
+    save_file({"logits": run(model)[0]}, FIXTURES / "gpt_oss_mxfp4.safetensors")
+    model.half().save_pretrained(folder)
+    stored = load_file(folder / "model.safetensors")
+    kept = {k: v for k, v in stored.items() if k + "_blocks" not in packed}
+    assert len(kept) == len(stored) - 2
+    save_file(kept | packed, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4"}
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    print("gpt_oss_mxfp4", (folder / "model.safetensors").stat().st_size, "bytes")
+
+
 def main():
     FIXTURES.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or MODELS:
+    if not sys.argv[1:] or "gpt_oss_mxfp4" in sys.argv:
+        mxfp4()
+    for name in [n for n in sys.argv[1:] if n in MODELS] or ([] if sys.argv[1:] else MODELS):
         model, offset = build(*MODELS[name])
         logits, loss = run(model)
         out = {"full.logits": logits, "full.loss": loss}
-        out |= {f"full.grad.{k}": p.grad.clone() for k, p in model.named_parameters()}
+        out |= {f"full.grad.{k}": grad.clone() for k, _, grad in parts(model)}
         config = model.config.to_dict()
-        lora = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+        # PEFT 0.21 also adapts stacked experts, as if they were the linear layers of transformers 4; we adapt attention there.
+        target = ["q_proj", "k_proj", "v_proj", "o_proj"] if family_has_experts(model) else "all-linear"
+        lora = get_peft_model(model, LoraConfig(r=3, lora_alpha=6, target_modules=target, task_type="CAUSAL_LM")).train()
         plain = lambda k: k.removeprefix("base_model.model.").replace(".default.", ".")
         for k, p in lora.named_parameters():
             if "lora_" in k:

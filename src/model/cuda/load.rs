@@ -3,14 +3,14 @@
 use super::linear::{self, Linear, Store};
 use super::{Arena, CudaLlama, Scratch, TRAINED, WEIGHTS};
 use crate::memory::card::{self, Checkpointing, Sizes};
-use crate::model::config::{Config, Weights};
+use crate::model::config::{Config, HEAD_NORMS, RopeScaling, Weights};
 use crate::model::llama;
 use crate::model::lora::{self, Tuning};
 use crate::model::params::Params;
 use crate::ops::cuda::adamw;
 use crate::ops::cuda::attention::HEAD_SIZES;
 use crate::ops::cuda::device::{Buffer, Gpu};
-use crate::ops::cuda::elementwise::{self, Spread, WIDEST};
+use crate::ops::cuda::elementwise::{self, HeadNorm, Spread, WIDEST};
 use crate::ops::cuda::fp8;
 use crate::ops::cuda::gemm::{Gemm, Mat};
 use crate::ops::cuda::nf4::{Nf4, Tables};
@@ -106,9 +106,11 @@ fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Tensor> {
     super::super::linear::take(weights, name, shape)
 }
 
-/// The rotary frequencies of a model.
-pub(super) fn rotary(c: &Config) -> Rotary {
-    Rotary::new(c.head_dim, c.rope_theta, c.rope_scaling.as_ref())
+/// The rotary frequencies of a model: global, and local where a layer turns by those.
+pub(super) fn rotaries(c: &Config) -> Vec<Rotary> {
+    let global = Rotary::new(c.head_dim, c.rope_theta, c.rope_scaling.as_ref());
+    let local = c.traits.rope_local_base_freq.map(|theta| Rotary::new(c.head_dim, theta, None));
+    [Some(global), local].into_iter().flatten().collect()
 }
 
 /// Whether a card can do this model and this tuning.
@@ -117,9 +119,10 @@ pub(super) fn rotary(c: &Config) -> Rotary {
 /// What it cannot.
 pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
-    if let [first, rest @ ..] = c.beyond_llama().as_slice() {
-        let others = rest.iter().map(|t| format!(", {t}")).collect::<String>();
-        return refuse(format!("a card does not do what {} needs: {first}{others}", c.model_type));
+    let longrope = matches!(c.rope_scaling, Some(RopeScaling::LongRope(_)));
+    let missing = [(c.traits.rotary_dim.is_some(), "partial_rotary_factor"), (longrope, "longrope")];
+    if let Some((_, what)) = missing.iter().find(|m| m.0) {
+        return refuse(format!("a card does not do what {} needs: {what}", c.model_type));
     }
     if !HEAD_SIZES.contains(&c.head_dim) {
         return refuse(format!("head_dim = {}: the card's attention has {HEAD_SIZES:?}", c.head_dim));
@@ -176,11 +179,16 @@ impl CudaLlama {
             false => Some(table(&mut loader, "lm_head.weight")?),
         };
 
-        let norms = gpu.zeros(WEIGHTS, 4 * n * (2 * count + 1))?;
-        let norm = |loader: &mut Loader, name: &str, at: usize| -> Result<u64> {
-            let values = loader.vector(name, n, 1.0)?;
-            norms.upload(4 * n * at, &values)?;
-            Ok(norms.at() + (4 * n * at) as u64)
+        // f32 one after the other, each with what the family adds to it.
+        let (per_layer, heads) = (config.norms().len(), if config.traits.head_norms { 2 * config.head_dim } else { 0 });
+        let norms = gpu.zeros(WEIGHTS, 4 * (n * (per_layer * count + 1) + heads * count))?;
+        let mut placed = 0;
+        let offset = config.norm_offset();
+        let mut norm = |loader: &mut Loader, name: &str, width: usize| -> Result<u64> {
+            let values: Vec<f32> = loader.vector(name, width, 1.0 - offset)?.iter().map(|w| w + offset).collect();
+            norms.upload(placed, &values)?;
+            placed += 4 * width;
+            Ok(norms.at() + (placed - 4 * width) as u64)
         };
         // In four bits, each matrix is first laid out in 16, and the two that are needed at a time are laid out anew.
         let mut layouts = Vec::new();
@@ -204,18 +212,38 @@ impl CudaLlama {
                 Ok::<_, Error>(built)
             };
             let [qkv, o, gate_up, down] = super::super::block::projections(&config);
-            let (qkv, o) = (linear(&mut loader, qkv, config.attention_bias, 0)?, linear(&mut loader, o, false, 0)?);
-            let (gate_up, down) = (linear(&mut loader, gate_up, false, 0)?, linear(&mut loader, down, false, 1)?);
+            let biases = config.biases();
+            let (qkv, o) = (linear(&mut loader, qkv, biases[0], 0)?, linear(&mut loader, o, biases[1], 0)?);
+            let (gate_up, down) =
+                (linear(&mut loader, gate_up, biases[2], 0)?, linear(&mut loader, down, biases[3], 1)?);
+            let at = config.norms().into_iter().map(|name| norm(&mut loader, &format!("{prefix}.{name}"), n));
+            let at = at.collect::<Result<Vec<_>>>()?;
+            let head_norm = match config.traits.head_norms {
+                false => None,
+                true => Some(HeadNorm {
+                    weights: [
+                        norm(&mut loader, &format!("{prefix}.{}", HEAD_NORMS[0]), config.head_dim)?,
+                        norm(&mut loader, &format!("{prefix}.{}", HEAD_NORMS[1]), config.head_dim)?,
+                    ],
+                    heads: [config.num_attention_heads, config.num_key_value_heads],
+                    d: config.head_dim,
+                }),
+            };
+            let own = config.layer(layer);
             layers.push(super::Layer {
-                attention_norm: norm(&mut loader, &format!("{prefix}.input_layernorm.weight"), 2 * layer)?,
+                attention_norm: at[0],
                 qkv,
+                head_norm,
                 o,
-                mlp_norm: norm(&mut loader, &format!("{prefix}.post_attention_layernorm.weight"), 2 * layer + 1)?,
+                mlp_norm: at[1],
                 gate_up,
                 down,
+                after: at.get(2).zip(at.get(3)).map(|(a, b)| [*a, *b]),
+                window: config.traits.sliding_window.filter(|_| own.sliding).unwrap_or(0),
+                rope: own.rope,
             });
         }
-        let last = norm(&mut loader, "model.norm.weight", 2 * count)?;
+        let last = norm(&mut loader, "model.norm.weight", n)?;
         let scratch = four.finish()?;
 
         let sizes = Sizes {
@@ -229,6 +257,8 @@ impl CudaLlama {
             extra: layers.first().map_or([0; 4], |l| super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])),
             ranks: layers.first().map_or(0, super::Layer::ranks),
             fp8: options.precision == Precision::Fp8,
+            normed: if heads > 0 { config.num_attention_heads + config.num_key_value_heads } else { 0 },
+            post_norms: config.traits.post_norms,
         };
         let trained = params.len();
         let decay: Vec<_> = params.decayed().to_vec();
@@ -259,7 +289,7 @@ impl CudaLlama {
             norm: last,
             _norms: norms,
             scratch,
-            angles: RefCell::new((0, None)),
+            angles: RefCell::default(),
             sums: gpu.zeros(super::BATCH, 16)?,
             space: RefCell::new(None),
             inputs: RefCell::default(),

@@ -10,13 +10,14 @@ mod layer;
 mod linear;
 mod load;
 mod offload;
+mod weighted;
 mod workspace;
 
 use self::layer::{Layer, Pass, Reads};
 use self::linear::Work;
 use self::offload::{Event, Offload, Pinned};
 use self::workspace::Workspace;
-use super::config::Config;
+use super::config::{Activation, Config};
 use super::params::Params;
 use super::ranks::Ranks;
 use crate::data::batch::{Batch, IGNORE};
@@ -81,7 +82,8 @@ pub struct CudaLlama {
     norm: u64,
     _norms: Buffer,
     scratch: Option<Scratch>,
-    angles: RefCell<(usize, Option<Buffer>)>,
+    /// Positions that there are angles for, and those: global, local.
+    angles: RefCell<(usize, Vec<Buffer>)>,
     /// f64: Σ NLL, Σ g².
     sums: Buffer,
     space: RefCell<Option<(Workspace, Option<Offload>)>>,
@@ -176,9 +178,21 @@ impl CudaLlama {
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
+            // Each layer's own.
             window: 0,
-            cap: 0.0,
+            cap: c.traits.attn_logit_softcapping.unwrap_or(0.0),
+            scale: (1.0 / c.traits.query_pre_attn_scalar.unwrap_or(c.head_dim as f64).sqrt()) as f32,
         }
+    }
+
+    /// What logits are held below; 0: nothing.
+    fn softcap(&self) -> f32 {
+        self.config.traits.final_logit_softcapping.unwrap_or(0.0) as f32
+    }
+
+    fn embed(&self, ids: u64, to: Mat, t: usize) -> Result<()> {
+        let scale = self.config.traits.embedding_scale.unwrap_or(1.0) as f32;
+        elementwise::embed(&self.gpu, self.embedding.at(), ids, to, (t, self.config.hidden_size), scale)
     }
 
     fn head(&self) -> u64 {
@@ -204,24 +218,25 @@ impl CudaLlama {
         Ok(())
     }
 
-    /// Cosines and sines of the first `count` positions, on the card.
-    fn angles(&self, count: usize) -> Result<u64> {
+    /// Cosines and sines of the first `count` positions, on the card: global, and local where a layer turns by those.
+    fn angles(&self, count: usize) -> Result<[u64; 2]> {
         let mut held = self.angles.borrow_mut();
-        if let (n, Some(buffer)) = &*held
-            && *n >= count
-        {
-            return Ok(buffer.at());
+        let (made, tables) = &mut *held;
+        if *made < count || tables.is_empty() {
+            tables.clear();
+            *made = count.next_power_of_two();
+            let positions: Vec<u32> = (0..*made as u32).collect();
+            for rotary in load::rotaries(&self.config) {
+                let (cos, sin) = rotary.angles(&positions, &[0, *made as u32])?;
+                let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
+                let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
+                let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;
+                buffer.upload(0, &pairs)?;
+                tables.push(buffer);
+            }
         }
-        let count = count.next_power_of_two();
-        let positions: Vec<u32> = (0..count as u32).collect();
-        let (cos, sin) = load::rotary(&self.config).angles(&positions, &[])?;
-        let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
-        let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
-        let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;
-        buffer.upload(0, &pairs)?;
-        let at = buffer.at();
-        *held = (count, Some(buffer));
-        Ok(at)
+        let at = |i: usize| tables.get(i).map_or(0, Buffer::at);
+        Ok([at(0), if tables.len() > 1 { at(1) } else { at(0) }])
     }
 
     /// Put a batch on the card: one copy, without waiting for earlier work.
@@ -312,7 +327,10 @@ impl CudaLlama {
             hidden: self.config.hidden_size,
             intermediate: self.config.intermediate_size,
             eps: self.config.rms_norm_eps,
-            gate: Gate::Silu,
+            gate: match self.config.traits.activation {
+                Activation::Silu => Gate::Silu,
+                Activation::GeluTanh => Gate::GeluTanh,
+            },
         })
     }
 
@@ -321,6 +339,15 @@ impl CudaLlama {
         if batch.label_tokens() == 0 {
             return Ok(());
         }
+        self.there_and_back(batch, &mut |space, up, x| self.top(space, up, x, Some(scale)))
+    }
+
+    /// Forward, then back from the gradient that `top` leaves in the stream for the last block's output.
+    fn there_and_back(
+        &self,
+        batch: &Batch,
+        top: &mut dyn FnMut(&Workspace, &Uploaded, Mat) -> Result<()>,
+    ) -> Result<()> {
         self.gpu.bind()?;
         let longest = batch.positions.iter().max().map_or(1, |p| *p as usize + 1);
         // Before room is made for the rest: it counts too.
@@ -332,7 +359,7 @@ impl CudaLlama {
         let p = self.pass(space, &up, longest, true)?;
         let n = self.layers.len();
         let moved = 2 * up.tokens * p.hidden;
-        elementwise::embed(&self.gpu, self.embedding.at(), up.ids, space.input(0), (up.tokens, p.hidden))?;
+        self.embed(up.ids, space.input(0), up.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             if let Some(o) = offload {
                 o.leaves(i, space.input(i).at, moved)?;
@@ -340,7 +367,7 @@ impl CudaLlama {
             }
             layer.forward(&p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }
-        self.top(space, &up, space.input(n), Some(scale))?;
+        top(space, &up, space.input(n))?;
         if let Some(o) = offload {
             o.turn_round(n, space, moved)?;
         }
@@ -386,7 +413,9 @@ impl CudaLlama {
             };
             // SAFETY: a chunk's buffers have a chunk's rows.
             unsafe { self.gemm.run(&product((m, v, n), sh.hidden, head, true, sh.logits)) }?;
-            elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0))?;
+            let cap = self.softcap();
+            elementwise::softcap(gpu, sh.logits, (m, v), cap)?;
+            elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0), cap, 0)?;
             if scale.is_some() {
                 // SAFETY: as above.
                 unsafe { self.gemm.run(&product((m, n, v), sh.logits, head, false, sh.dhidden)) }?;
@@ -518,7 +547,7 @@ impl CudaLlama {
     /// All blocks forward, for their output alone.
     fn run(&self, p: &Pass, ids: u64) -> Result<()> {
         let space = p.space;
-        elementwise::embed(&self.gpu, self.embedding.at(), ids, space.input(0), (p.tokens, p.hidden))?;
+        self.embed(ids, space.input(0), p.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             layer.forward(p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }

@@ -27,7 +27,7 @@ fn from_hf(json: &Json) -> Result<Config> {
     common(json, &mut c)?;
     c.traits.attn_logit_softcapping = json.float_or("attn_logit_softcapping", Some(50.0))?;
     c.traits.final_logit_softcapping = json.float_or("final_logit_softcapping", Some(30.0))?;
-    c.traits.layers = json.layer_types(c.num_hidden_layers, |i| (i + 1) % 2 != 0)?;
+    c.traits.layers = json.layer_types(c.num_hidden_layers, |i| i.is_multiple_of(2))?;
     Ok(c)
 }
 
@@ -50,7 +50,8 @@ fn from_gguf(keys: &Gguf) -> Result<Config> {
     common_gguf(keys, &mut c, 46)?;
     c.traits.attn_logit_softcapping = keys.float("attn_logit_softcapping")?;
     c.traits.sliding_window.get_or_insert(4096);
-    c.traits.layers = (0..c.num_hidden_layers).map(|i| Layer { sliding: i % 2 == 0, ..Layer::default() }).collect();
+    c.traits.layers =
+        (0..c.num_hidden_layers).map(|i| Layer { sliding: i.is_multiple_of(2), ..Layer::default() }).collect();
     Ok(c)
 }
 

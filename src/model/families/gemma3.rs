@@ -20,7 +20,7 @@ fn from_hf(json: &Json) -> Result<Config> {
     // transformers' Gemma 3 reads `attn_logit_softcapping` but caps no scores.
     c.traits.final_logit_softcapping = json.float_or("final_logit_softcapping", None)?;
     let pattern = json.size("sliding_window_pattern")?.unwrap_or(6).max(1);
-    c.traits.layers = json.layer_types(c.num_hidden_layers, |i| (i + 1) % pattern != 0)?;
+    c.traits.layers = json.layer_types(c.num_hidden_layers, |i| !(i + 1).is_multiple_of(pattern))?;
     let local = json.float("rope_local_base_freq")?.unwrap_or(10_000.0);
     // transformers 5 writes a table for each kind of layer; before, there was one for the full ones.
     let nested =
@@ -56,7 +56,7 @@ fn from_gguf(keys: &Gguf) -> Result<Config> {
     t.rope_local_base_freq = Some(keys.float("rope.freq_base_swa")?.unwrap_or(10_000.0));
     let window = t.sliding_window.is_some();
     let local = Layer { sliding: true, rope: Rope::Local };
-    let layer = |i: usize| if window && (i + 1) % 6 != 0 { local } else { Layer::default() };
+    let layer = |i: usize| if window && !(i + 1).is_multiple_of(6) { local } else { Layer::default() };
     t.layers = (0..c.num_hidden_layers).map(layer).collect();
     Ok(c)
 }

@@ -245,6 +245,11 @@ impl<'a> Json<'a> {
             return Err(Error::new("the weights are quantized (quantization_config)")
                 .next("use the original 16-bit model, or a .gguf"));
         }
+        self.unquantized_base(model_type, d)
+    }
+
+    /// As [`Json::base`], for a family that has looked at `quantization_config` itself.
+    pub fn unquantized_base(self, model_type: &str, d: &Defaults) -> Result<Config> {
         for key in ["attention_dropout", "resid_pdrop", "embd_pdrop"] {
             if let Some(p) = self.float(key)?.filter(|p| *p != 0.0) {
                 return Err(Error::new(format!("{key} = {p} is not supported")).next("set it to 0 in config.json"));

@@ -6,12 +6,14 @@
 mod gemma2;
 mod gemma3;
 pub(super) mod gguf;
+mod gpt_oss;
 mod json;
 mod llama;
 mod mistral;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use super::config::Config;
@@ -19,6 +21,9 @@ use crate::{Error, Result};
 use gguf::Gguf;
 use json::Json;
 use serde_json::Value;
+
+/// Reads a GGUF's keys.
+type FromGguf = fn(&Gguf) -> Result<Config>;
 
 /// A family of models.
 pub(super) struct Family {
@@ -29,13 +34,15 @@ pub(super) struct Family {
     /// Reads a `config.json`.
     from_hf: fn(&Json) -> Result<Config>,
     /// As `general.architecture` in a GGUF names it, and what reads its keys; none where llama.cpp has no name of its own.
-    gguf: Option<(&'static str, fn(&Gguf) -> Result<Config>)>,
+    gguf: Option<(&'static str, FromGguf)>,
 }
 
-const FAMILIES: [&Family; 8] = [
+const FAMILIES: [&Family; 10] = [
     &llama::FAMILY,
     &qwen2::FAMILY,
     &qwen3::FAMILY,
+    &qwen3_moe::FAMILY,
+    &gpt_oss::FAMILY,
     &mistral::FAMILY,
     &gemma2::FAMILY,
     &gemma3::FAMILY,
@@ -59,14 +66,11 @@ pub(super) fn from_gguf(keys: &Gguf) -> Result<Config> {
         return Err(Error::new(format!("architecture {} is not supported", keys.architecture))
             .next(format!("supported in a .gguf: {}", supported_gguf().join(", "))));
     };
-    if let Some(n) = keys.size("expert_count")?.filter(|n| *n > 0) {
-        return Err(Error::new(format!(
-            "{}.expert_count = {n}: mixtures of experts are not supported",
-            keys.architecture
-        ))
-        .next("use a dense model"));
-    }
     let config = read(keys)?;
+    if let (Some(n), None) = (keys.size("expert_count")?.filter(|n| *n > 0), &config.traits.experts) {
+        return Err(Error::new(format!("{}.expert_count = {n} is not supported", keys.architecture))
+            .next("mixtures of experts that are: qwen3moe"));
+    }
     config.validate()?;
     Ok(config)
 }

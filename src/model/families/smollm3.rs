@@ -45,7 +45,7 @@ fn from_hf(json: &Json) -> Result<Config> {
 fn turned(json: &Json, layers: usize) -> Result<Vec<bool>> {
     let Some(list) = json.get("no_rope_layers") else {
         let interval = json.size("no_rope_layer_interval")?.unwrap_or(4).max(1);
-        return Ok((0..layers).map(|i| (i + 1) % interval != 0).collect());
+        return Ok((0..layers).map(|i| !(i + 1).is_multiple_of(interval)).collect());
     };
     let list = list.as_array().filter(|l| l.len() == layers);
     let list = list.ok_or_else(|| Error::new(format!("no_rope_layers is not a list of {layers} numbers")))?;
@@ -59,7 +59,7 @@ fn turned(json: &Json, layers: usize) -> Result<Vec<bool>> {
 /// Which layers are not turned is not in the file: every fourth, as in the one model there is.
 fn from_gguf(keys: &Gguf) -> Result<Config> {
     let mut c = keys.base("smollm3")?;
-    let rope = |i: usize| if (i + 1) % 4 == 0 { Rope::None } else { Rope::Global };
+    let rope = |i: usize| if (i + 1).is_multiple_of(4) { Rope::None } else { Rope::Global };
     c.traits.layers = (0..c.num_hidden_layers).map(|i| Layer { sliding: false, rope: rope(i) }).collect();
     Ok(c)
 }

@@ -32,9 +32,22 @@ pub fn gguf_name(c: &Config, name: &str) -> String {
         "mlp.gate_proj" => "ffn_gate",
         "mlp.up_proj" | "mlp.gate_up_proj" => "ffn_up",
         "mlp.down_proj" => "ffn_down",
-        other => other,
+        "mlp.gate" => "ffn_gate_inp",
+        other => match expert(other) {
+            Some((_, "gate_proj")) => "ffn_gate_exps",
+            Some((_, "up_proj")) => "ffn_up_exps",
+            Some((_, "down_proj")) => "ffn_down_exps",
+            _ => other,
+        },
     };
     format!("blk.{layer}.{part}.{kind}")
+}
+
+/// The expert whose matrix this is, and the matrix's own name: the file stacks those of all experts in one tensor.
+pub fn expert(name: &str) -> Option<(usize, &str)> {
+    let (_, rest) = name.split_once("mlp.experts.")?;
+    let (number, part) = rest.split_once('.')?;
+    Some((number.parse().ok()?, part.strip_suffix(".weight").unwrap_or(part)))
 }
 
 /// Whether the rows of this weight's heads are interleaved in the file: q and k of what its converter treats as a Llama.

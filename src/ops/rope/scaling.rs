@@ -166,7 +166,7 @@ mod tests {
             &Scaling::Yarn(yarn(false)).frequencies(&plain(16, 1e4), 1e4).0,
             &[1.0, 0.316227764, 0.0853986368, 0.0191267766, 0.00355697144, 7.90569466e-4, 2.50000012e-4, 7.90569466e-5],
         );
-        close(&[yarn(true).attention_factor], &[1.1386294361119891]);
+        close(&[yarn(true).attention_factor], &[1.138_629_436_111_989]);
         let long = Scaling::LongRope(LongRope {
             short_factor: vec![1.0, 1.5, 2.0, 2.5],
             long_factor: vec![2.0, 3.0, 4.0, 5.0],
