@@ -97,7 +97,7 @@ fn main() {
     let mut optimizer = AdamW::new(model.params(), (0.9, 0.999), 1e-8, 0.0).expect("an optimizer");
     let example = |s: u32| Example {
         ids: (0..TOKENS as u32).map(|i| (i * 7919 + s * 104_729) % 40_000 + 3).collect(),
-        trained: vec![true; TOKENS],
+        trained: vec![true; TOKENS].into(),
         row: s,
         truncated: false,
     };

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ids: Vec<u32> = serde_json::from_str(&std::fs::read_to_string(ids)?)?;
     let speaker = Speaker::load(model, Some(Path::new(adapter)), TemplateChoice::default())?;
     let trained = vec![true; ids.len()];
-    let batch = Batch::of(&[&Example { ids, trained, row: 0, truncated: false }]);
+    let batch = Batch::of(&[&Example { ids: ids.into(), trained: trained.into(), row: 0, truncated: false }]);
     let logits = speaker.model.logits(&batch)?.to_vec2::<f32>()?;
     std::fs::write(out, serde_json::to_string(&serde_json::json!({ "logits": logits }))?)?;
     Ok(())
