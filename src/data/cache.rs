@@ -3,7 +3,7 @@
 //! A cache, never a truth: what is missing, torn, of another version or not writable is made anew, without a word.
 //!
 //! The file: magic, BLAKE3 of the rest, then little-endian sections: the head as JSON, a place and a fingerprint a
-//! row, and the examples (row, length, cut, ids, label bits).
+//! row, of prompts their columns, and the examples (row, length, cut, ids, label bits).
 
 use super::batch::Example;
 use super::dataset::{Head, Tokenized};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Raise this whenever the same rows and options may give other tokens or labels, or the file another layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 const MAGIC: &[u8; 8] = b"FTTOKEN\n";
 const ENDING: &str = "tokens";
@@ -112,6 +112,11 @@ fn encode(t: &Tokenized) -> Option<Vec<u8>> {
         body.extend(p.len.to_le_bytes());
         body.extend(f.to_le_bytes());
     }
+    put(&mut body, t.columns.len());
+    for c in &t.columns {
+        put(&mut body, c.len());
+        body.extend(c.as_bytes());
+    }
     put(&mut body, t.examples.len());
     for e in &t.examples {
         body.extend(e.row.to_le_bytes());
@@ -145,6 +150,12 @@ fn decode(bytes: &[u8]) -> Option<Tokenized> {
         places.push(Place { file: at.u32()?, line: at.u32()?, offset: at.u64()?, len: at.u64()? });
         fingerprints.push(at.u64()?);
     }
+    let n = at.count(8)?;
+    let mut columns = Vec::with_capacity(n);
+    for _ in 0..n {
+        let len = at.count(1)?;
+        columns.push(String::from_utf8(at.take(len)?.to_vec()).ok()?);
+    }
     let n = at.count(13)?;
     let mut examples = Vec::with_capacity(n);
     for _ in 0..n {
@@ -156,7 +167,7 @@ fn decode(bytes: &[u8]) -> Option<Tokenized> {
         let trained = (0..len).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect();
         examples.push(Example { ids, trained, row, truncated });
     }
-    at.0.is_empty().then_some(Tokenized { head, places, fingerprints, examples })
+    at.0.is_empty().then_some(Tokenized { head, places, fingerprints, examples, columns })
 }
 
 struct Cursor<'a>(&'a [u8]);

@@ -25,6 +25,7 @@ fn tokenized(n: u32) -> Tokenized {
         places: (0..n).map(|i| Place { file: 0, line: i + 1, offset: u64::from(i) * 9, len: 9 }).collect(),
         fingerprints: (0..n).map(u64::from).collect(),
         examples: (0..n).map(example).collect(),
+        columns: (0..n).map(|i| format!("{{\"answer\":{i}}}")).collect(),
     }
 }
 

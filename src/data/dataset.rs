@@ -26,6 +26,8 @@ pub struct Tokenized {
     /// One a row; 0 for a bad one.
     pub fingerprints: Vec<u64>,
     pub examples: Vec<Example>,
+    /// Of prompts, one a row (empty for a bad one): what it is asked and judged by, as JSON. Else none at all.
+    pub columns: Vec<String>,
 }
 
 /// The part that is stored as JSON.
@@ -85,7 +87,8 @@ pub fn tokenize(
         method: recipe.method,
         assistant_only_loss: recipe.train.assistant_only_loss,
         completion_only_loss: recipe.train.completion_only_loss,
-        max_seq_length: recipe.model.max_seq_length,
+        // A prompt must leave room for its completion.
+        max_seq_length: recipe.model.max_seq_length - recipe.grpo.as_ref().map_or(0, |g| g.max_completion_length),
     };
     let cache_key = blake3::hash(&serde_json::to_vec(&Key {
         cache_version: cache::VERSION,
@@ -157,7 +160,7 @@ fn make(
         return Err(Error::new(format!("{key}: there are no rows in {}", listed(&sources))).kind(Kind::Blocked));
     }
     let (detected, formatting) = detect(recipe, &raws).map_err(|e| first_bad(e, &raws, &sources).at(key))?;
-    needs_template(&detected, &raws, model)?;
+    needs_template(&detected, &raws, formatting.is_some(), model)?;
 
     let (total, done) = (raws.len(), AtomicUsize::new(0));
     progress(0, total);
@@ -182,16 +185,19 @@ fn detect(recipe: &Recipe, raws: &[Raw]) -> Result<(Detected, Option<Formatting>
     let Some(templates) = &recipe.data.messages else {
         return Ok((format::detect(raws, &recipe.data.format, recipe.method)?, None));
     };
-    let formatting = Formatting::new(templates)?;
+    let grpo = recipe.method == Method::Grpo;
+    let formatting = if grpo { Formatting::of_prompts(templates)? } else { Formatting::new(templates)? };
     let census = Census::of(raws);
     if census.rows == 0 {
         return Err(Error::new("there is no row that can be read"));
     }
     formatting.check(&census)?;
     let named = formatting.columns();
+    let format = if grpo { Format::Prompt } else { Format::Template };
     let unused = census.columns.iter().map(|(n, _)| n.clone()).filter(|n| !named.contains(&n.as_str())).collect();
     let why = format!("the recipe's templates over the columns {}", named.join(", "));
-    Ok((Detected { format: Format::Template, why, unused }, Some(formatting)))
+    let unused = if grpo { Vec::new() } else { unused };
+    Ok((Detected { format, why, unused }, Some(formatting)))
 }
 
 /// Where no row can be read, the first one's problem is what helps.
@@ -207,11 +213,17 @@ fn first_bad(error: Error, raws: &[Raw], sources: &[Source]) -> Error {
 }
 
 /// A chat cannot be trained without a template, which is one thing to mend, not a problem of every row.
-fn needs_template(detected: &Detected, raws: &[Raw], model: &ModelSide) -> Result<()> {
+fn needs_template(detected: &Detected, raws: &[Raw], recipe_made: bool, model: &ModelSide) -> Result<()> {
     let chat = match detected.format {
         Format::Text => false,
         Format::PromptCompletion => {
             raws.iter().any(|r| r.columns.as_ref().is_ok_and(|c| c.get("prompt").is_some_and(|p| p.is_array())))
+        }
+        Format::Prompt => {
+            recipe_made
+                || raws
+                    .iter()
+                    .any(|r| r.columns.as_ref().is_ok_and(|c| !c.get("prompt").is_some_and(|p| p.is_string())))
         }
         Format::Preference => raws.iter().any(|r| {
             r.columns.as_ref().is_ok_and(|c| {
@@ -274,8 +286,13 @@ fn gather(outcomes: Vec<Outcome>, places: Vec<Place>, sources: Vec<Source>, dete
         plain_pairs: false,
     };
     let (mut fingerprints, mut examples) = (Vec::with_capacity(places.len()), Vec::new());
+    let prompts = head.detected.format == Format::Prompt;
+    let mut columns = Vec::new();
     for (i, outcome) in outcomes.into_iter().enumerate() {
         let number = i as u32;
+        if prompts {
+            columns.push(outcome.made.as_ref().map(|m| m.columns.clone()).unwrap_or_default());
+        }
         match outcome.made {
             Err(problem) => {
                 head.bad += 1;
@@ -300,7 +317,7 @@ fn gather(outcomes: Vec<Outcome>, places: Vec<Place>, sources: Vec<Source>, dete
             }
         }
     }
-    Tokenized { head, places, fingerprints, examples }
+    Tokenized { head, places, fingerprints, examples, columns }
 }
 
 fn listed(sources: &[Source]) -> String {

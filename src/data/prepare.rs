@@ -28,6 +28,10 @@ pub struct Prepared {
     pub rows: RowIndex,
     /// The rows of `data.eval`, where the recipe has one.
     pub eval_rows: Option<RowIndex>,
+    /// Of prompts, by row of `data.train`: what each is asked and judged by, as JSON.
+    pub columns: Vec<String>,
+    /// The same of `data.eval`, where the recipe has one.
+    pub eval_columns: Option<Vec<String>>,
 }
 
 /// Read, tokenize and split. `progress` is called with (rows done, rows), from several threads.
@@ -54,6 +58,8 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
             eval_summary.eval_rows_in_train = eval.fingerprints.iter().filter(|f| known.contains(f)).count() as u64;
             let eval_rows = Some(eval.row_index());
             Prepared {
+                columns: std::mem::take(&mut train.columns),
+                eval_columns: Some(eval.columns),
                 train: std::mem::take(&mut train.examples),
                 eval: eval.examples,
                 summary,
@@ -64,7 +70,16 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
         }
         None => {
             let split = hold_out(&mut train, data.eval_fraction, recipe, &mut summary)?;
-            Prepared { train: split.0, eval: split.1, summary, eval_summary: None, rows, eval_rows: None }
+            Prepared {
+                train: split.0,
+                eval: split.1,
+                summary,
+                eval_summary: None,
+                rows,
+                eval_rows: None,
+                columns: train.columns,
+                eval_columns: None,
+            }
         }
     };
     overlap_note(&mut prepared);

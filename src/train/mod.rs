@@ -8,6 +8,7 @@ pub mod command;
 pub mod cpt;
 pub mod dpo;
 pub mod event;
+pub mod grpo;
 pub mod method;
 pub mod outlet;
 pub mod parts;

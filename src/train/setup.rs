@@ -67,7 +67,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
         checkpointing: &recipe.train.gradient_checkpointing,
-        cpu_only: (recipe.method == Method::Dpo).then_some(recipe.method.name()),
+        cpu_only: matches!(recipe.method, Method::Dpo | Method::Grpo).then_some(recipe.method.name()),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     if let Some(given) = &given {
@@ -93,7 +93,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     }
     let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
     let mut fingerprint = fingerprint(&data.train);
-    if recipe.method == Method::Dpo && given.is_some() {
+    if matches!(recipe.method, Method::Dpo | Method::Grpo) && given.is_some() {
         // The reference is the adapter as it stands here: another one would be another run.
         let values = speaker.model.params().values()?;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -115,7 +115,14 @@ pub fn step(n: u64, loss: f64, grad: f64, rate: f64, epoch: f64, noise: &mut Noi
 }
 
 pub fn eval(loss: f64, best: bool) -> Body {
-    Body::Eval(Eval { loss, perplexity: loss.exp(), label_tokens: 52_000, seconds: 9.0, best, metrics: Default::default() })
+    Body::Eval(Eval {
+        loss,
+        perplexity: loss.exp(),
+        label_tokens: 52_000,
+        seconds: 9.0,
+        best,
+        metrics: Default::default(),
+    })
 }
 
 /// A completion at one of the recipe's prompts.
