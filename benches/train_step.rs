@@ -43,6 +43,7 @@ fn weights() -> Weights {
         attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![],
+        traits: Default::default(),
     };
     let mut tensors = HashMap::new();
     let mut put = |name: String, shape: &[usize]| {

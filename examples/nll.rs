@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut ids = speaker.tokenizer.encode(&text)?.ids;
         ids.truncate(512);
         let trained = vec![true; ids.len()];
-        let (sum, labels) = speaker.model.loss(&Batch::of(&[&Example { ids, trained, row: 0, truncated: false }]))?;
+        let (sum, labels) = speaker.model.loss(&Batch::of(&[&Example { ids: ids.into(), trained: trained.into(), row: 0, truncated: false }]))?;
         let name = Path::new(&model).file_name().ok_or("no file")?.to_string_lossy().into_owned();
         found.insert(name, sum / labels as f64);
     }

@@ -37,6 +37,7 @@ pub mod data;
 pub mod diagnose;
 pub mod error;
 pub mod export;
+pub mod hub;
 pub mod memory;
 pub mod model;
 pub mod ops;

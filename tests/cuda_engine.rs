@@ -10,9 +10,12 @@ use finetop::model::config::{Config, Weights};
 use finetop::model::cuda::{CudaLlama, Options, Origin, Precision};
 use finetop::model::llama::{self, Llama, Pass};
 use finetop::model::lora::{LoraConfig, MODULES, Tuning};
+use finetop::model::ranks::Ranks;
 use finetop::ops::adamw::{AdamW, Rule};
 use finetop::ops::cuda::device::Gpu;
+use finetop::ops::cuda::nccl::Nccl;
 use finetop::ops::nf4::Nf4;
+use finetop::ops::optimizer::{Optim, Optimizer};
 use finetop::ops::random::Stream;
 use finetop::train::bench::random_weights;
 
@@ -44,6 +47,7 @@ fn config(heads: usize, kv: usize, head_dim: usize, hidden: usize, vocab: usize,
         attention_bias: false,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
+        traits: Default::default(),
     }
 }
 
@@ -74,9 +78,9 @@ fn batch(vocab: usize, lengths: &[usize]) -> Batch {
         .enumerate()
         .map(|(row, &n)| {
             let ids: Vec<u32> = (0..n).map(|i| random.block((at + i) as u32)[0] % vocab as u32).collect();
-            let trained = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
+            let trained: Vec<bool> = (0..n).map(|i| !random.block((at + i) as u32)[1].is_multiple_of(3)).collect();
             at += n;
-            Example { ids, trained, row: row as u32, truncated: false }
+            Example { ids: ids.into(), trained: trained.into(), row: row as u32, truncated: false }
         })
         .collect();
     Batch::of(&examples.iter().collect::<Vec<_>>())
@@ -132,27 +136,29 @@ fn agree(gpu: &Gpu, c: &Config, r: usize, lengths: &[usize], how: Options) -> Op
     let plan = card.plan().unwrap();
     let what = format!("{how:?}, {c:?}, {plan:?}");
     let told = card.nll().unwrap();
-    assert!((told - nll).abs() < 2e-3 * nll, "loss {told}, on the CPU {nll}: {what}");
+    // Eight bits a number are a few percent of error in every product.
+    let loose = if how.precision == Precision::Fp8 { 6.0 } else { 1.0 };
+    assert!((told - nll).abs() < 2e-3 * loose * nll, "loss {told}, on the CPU {nll}: {what}");
     let (a, b2) = (card.grads().unwrap(), cpu.params().grads().unwrap());
     for entry in cpu.params().entries() {
         let e = error(&a[entry.range.clone()], &b2[entry.range.clone()]);
-        assert!(e < 0.05, "{}: {e}: {what}", entry.name);
+        assert!(e < 0.05 * loose * loose.min(2.0), "{}: {e}: {what}", entry.name);
     }
     let all = error(&a, &b2);
-    assert!(all < 0.025, "all gradients: {all}: {what}");
+    assert!(all < 0.025 * loose, "all gradients: {all}: {what}");
     let (x, y) = (card.logits(&b).unwrap(), cpu.logits(&b).unwrap());
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let logits = error(&flat(&x), &flat(&y));
-    assert!(logits < 0.02, "logits {logits}: {what}");
+    assert!(logits < 0.02 * loose, "logits {logits}: {what}");
     let (l, n) = card.loss(&b).unwrap();
-    assert!(n == labels && (l - nll / 2.0).abs() < 2e-3 * nll, "eval {l}, {nll}");
+    assert!(n == labels && (l - nll / 2.0).abs() < 2e-3 * loose * nll, "eval {l}, {nll}");
     // One optimizer step: the gradients' norm, and where the values go.
     let mut adam = AdamW::new(cpu.params(), (0.9, 0.999), 1e-8, 0.01).unwrap();
     let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.5 };
     let norm = cpu.params().grad_norm().unwrap();
     adam.step(cpu.params(), 1e-3, (0.5 / (norm + 1e-6)).min(1.0)).unwrap();
     let stepped = card.step(&rule).unwrap();
-    assert!(stepped.taken && (stepped.grad_norm - norm).abs() < 0.01 * norm, "{stepped:?}, {norm}");
+    assert!(stepped.taken && (stepped.grad_norm - norm).abs() < 0.01 * loose * norm, "{stepped:?}, {norm}");
     card.fetch().unwrap();
     let values = error(&card.params().values().unwrap(), &cpu.params().values().unwrap());
     eprintln!(
@@ -193,7 +199,8 @@ fn through_nf4(w: &mut Weights) {
     }
 }
 
-const BF16: Options = Options { precision: Precision::Bf16, checkpointing: Checkpointing::Auto, vram: None };
+const BF16: Options =
+    Options { precision: Precision::Bf16, checkpointing: Checkpointing::Auto, vram: None, optim: Optim::Torch };
 
 #[test]
 fn loss_and_gradients_are_the_cpu_engines() {
@@ -215,6 +222,68 @@ fn four_bit_weights_are_those_of_the_cpu() {
     let Some(gpu) = card() else { return };
     let c = config(4, 2, 64, 256, 1000, true);
     agree(&gpu, &c, 16, &[130, 1, 7, 300, 64], Options { precision: Precision::Nf4, ..BF16 }).unwrap();
+}
+
+#[test]
+fn fp8_products_are_within_their_rounding_of_the_cpus() {
+    let Some(gpu) = card() else { return };
+    let fp8 = Options { precision: Precision::Fp8, ..BF16 };
+    if !gpu.is_hopper() {
+        let c = config(4, 2, 64, 256, 1000, true);
+        assert!(CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &lora(4), 3, fp8).is_err());
+        return;
+    }
+    for (c, r) in [(config(4, 2, 64, 256, 1000, true), 16), (config(3, 1, 128, 384, 517, false), 4)] {
+        agree(&gpu, &c, r, &[130, 1, 7, 300, 64], fp8).unwrap();
+        agree(&gpu, &c, r, &[700, 300], Options { checkpointing: Checkpointing::Full, ..fp8 }).unwrap();
+    }
+}
+
+#[test]
+fn a_world_of_one_adds_up_to_itself_over_nccl() {
+    let Some(gpu) = card() else { return };
+    if let Err(e) = Nccl::open() {
+        eprintln!("skipped: {e}");
+        return;
+    }
+    let c = config(4, 2, 64, 256, 1000, true);
+    let mut card = CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &lora(8), 3, BF16).unwrap();
+    card.zero_grad().unwrap();
+    card.forward_backward(&batch(c.vocab_size, &[200, 50]), 1e-3).unwrap();
+    let (grads, nll) = (card.grads().unwrap(), card.nll().unwrap());
+    assert!(nll > 0.0 && grads.iter().any(|g| *g != 0.0));
+    for _ in 0..2 {
+        card.reduce(&mut Ranks::alone()).unwrap();
+        assert!(card.sums_over_nccl());
+        assert_eq!((card.grads().unwrap(), card.nll().unwrap()), (grads.clone(), nll));
+    }
+}
+
+#[test]
+fn eight_bit_moments_step_to_the_bits_of_the_cpus() {
+    let Some(gpu) = card() else { return };
+    let c = config(4, 2, 64, 256, 1000, true);
+    let how = Options { optim: Optim::EightBit, ..BF16 };
+    let mut card = CudaLlama::new(&gpu, Origin::Weights(weights(&c)), &lora(8), 3, how).unwrap();
+    let cpu = Llama::new(weights(&c), &lora(8), 3).unwrap();
+    let params = cpu.params();
+    let mut optimizer = Optimizer::new(Optim::EightBit, params.len(), &Device::Cpu).unwrap();
+    let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0 };
+    card.zero_grad().unwrap();
+    for step in 1..4 {
+        card.forward_backward(&batch(c.vocab_size, &[200, 50 + step]), 1e-3).unwrap();
+        let grads = card.grads().unwrap();
+        let stepped = card.step(&rule).unwrap();
+        assert!(stepped.taken && stepped.grad_norm > 0.0);
+        let g = Tensor::from_vec(grads, params.len(), &Device::Cpu).unwrap();
+        optimizer.step(&rule, params.value_tensor(), &g, params.decayed(), 1.0).unwrap();
+    }
+    card.fetch().unwrap();
+    assert_eq!(card.params().values().unwrap(), params.values().unwrap());
+    let (held, t) = card.moments().unwrap();
+    assert_eq!((held.clone(), t), optimizer.moments().unwrap());
+    card.set_moments(&held, t).unwrap();
+    assert_eq!(card.moments().unwrap().0, held);
 }
 
 #[test]

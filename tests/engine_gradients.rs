@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use finetop::data::batch::{Batch, Example};
-use finetop::model::config::{Config, RopeScaling, Weights};
+use finetop::model::config::{Config, Llama3, RopeScaling, Traits, Weights};
 use finetop::model::llama::{Checkpointing, Llama, Pass};
 use finetop::model::lora::{LoraConfig, MODULES, Tuning};
 use std::collections::HashMap;
@@ -41,16 +41,17 @@ fn model(f: &Fixture, tuning: &Tuning) -> Llama {
         max_position_embeddings: 128,
         rms_norm_eps: 1e-5,
         rope_theta: 500.0,
-        rope_scaling: Some(RopeScaling {
+        rope_scaling: Some(RopeScaling::Llama3(Llama3 {
             factor: 4.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 32,
-        }),
+        })),
         tie_word_embeddings: true,
         attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![],
+        traits: Traits::default(),
     };
     let base = f.iter().filter_map(|(k, v)| Some((k.strip_prefix("base.")?.to_string(), v.clone())));
     Llama::new(Weights { config, tensors: base.collect() }, tuning, 0).unwrap()

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 const STEPS: u64 = 14;
 
-fn command(recipe: &str, dir: &Path, home: &Path) -> Command {
+fn command(recipe: &str, dir: &Path, home: &Path, optim: &str) -> Command {
     let mut c = Command::new(env!("CARGO_BIN_EXE_finetop"));
     c.env("XDG_STATE_HOME", home.join("state"))
         .env("XDG_CACHE_HOME", home.join("cache"))
@@ -21,7 +21,7 @@ fn command(recipe: &str, dir: &Path, home: &Path) -> Command {
         .args(["train", recipe])
         .args(["--set", &format!("train.max_steps={STEPS}")])
         .args(["--set", "train.save_steps=3", "--set", "train.eval_steps=4", "--set", "lora.lora_dropout=0.1"])
-        .args(["--set", "sample.prompts=[]"]);
+        .args(["--set", "sample.prompts=[]", "--set", &format!("train.optim={optim}")]);
     if dir.join("events.jsonl").exists() {
         c.arg("--resume").arg(dir);
     } else {
@@ -76,27 +76,33 @@ fn tiny(home: &Path, method: &str, data: &str, more: &str) -> String {
 
 #[test]
 fn killed_at_random_instants_a_run_resumes_to_the_same_losses_to_the_bit() {
-    killed(&tempfile::tempdir().unwrap(), |_| "demo".to_string(), 4);
+    killed(&tempfile::tempdir().unwrap(), |_| "demo".to_string(), "adamw_torch", 4);
+}
+
+#[test]
+fn with_8_bit_moments_it_does_so_too() {
+    killed(&tempfile::tempdir().unwrap(), |_| "demo".to_string(), "adamw_8bit", 1);
 }
 
 #[test]
 fn a_killed_dpo_run_resumes_to_the_same_losses_to_the_bit() {
-    killed(&tempfile::tempdir().unwrap(), |home| tiny(home, "dpo", "pairs.jsonl", "[dpo]\nbeta = 0.3\n"), 2);
+    let dpo = |home: &Path| tiny(home, "dpo", "pairs.jsonl", "[dpo]\nbeta = 0.3\n");
+    killed(&tempfile::tempdir().unwrap(), dpo, "adamw_torch", 2);
 }
 
 #[test]
 fn a_killed_grpo_run_resumes_to_the_same_losses_to_the_bit_also_between_iterations_over_the_same_completions() {
     let grpo = "[grpo]\nreward_funcs = [{ name = \"regex\", pattern = \"[aeiou]{2}\" }, \"repetition_penalty\"]\n\
                 num_generations = 4\nmax_completion_length = 12\nnum_iterations = 2\nbeta = 0.1\n";
-    killed(&tempfile::tempdir().unwrap(), |home| tiny(home, "grpo", "rows.jsonl", grpo), 2);
+    killed(&tempfile::tempdir().unwrap(), |home| tiny(home, "grpo", "rows.jsonl", grpo), "adamw_torch", 2);
 }
 
-fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, kills: u32) {
+fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, optim: &str, kills: u32) {
     let kills: u32 = std::env::var("FINETOP_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(kills);
     let recipe = recipe(home.path());
     let whole = home.path().join("whole");
     let started = Instant::now();
-    assert!(command(&recipe, &whole, home.path()).status().unwrap().success(), "the uninterrupted run failed");
+    assert!(command(&recipe, &whole, home.path(), optim).status().unwrap().success(), "the uninterrupted run failed");
     let length = started.elapsed();
     let expected = losses(&whole);
     assert_eq!(expected.len() as u64, STEPS);
@@ -108,7 +114,7 @@ fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, kills: u32
         let dir = home.path().join(format!("run-{round}"));
         round += 1;
         while !finished(&dir) {
-            let mut child = command(&recipe, &dir, home.path()).spawn().unwrap();
+            let mut child = command(&recipe, &dir, home.path(), optim).spawn().unwrap();
             let at = length.mul_f64((f64::from(done) * 0.618_033_988_75 + 0.05).fract());
             if !wait(&mut child, at) && done < kills {
                 // SIGKILL: nothing of the process gets to run.
@@ -118,9 +124,12 @@ fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, kills: u32
             let status = child.wait().unwrap();
             if done >= kills && !finished(&dir) {
                 assert!(status.code() != Some(1), "a resumed run failed; see {}", dir.display());
-                assert!(command(&recipe, &dir, home.path()).status().unwrap().success(), "the last resume failed");
+                assert!(
+                    command(&recipe, &dir, home.path(), optim).status().unwrap().success(),
+                    "the last resume failed"
+                );
             }
         }
-        assert_eq!(losses(&dir), expected, "run {round} after {done} kills");
+        assert_eq!(losses(&dir), expected, "{optim}: run {round} after {done} kills");
     }
 }

@@ -218,7 +218,8 @@ fn rows_of_q_and_k_that_are_not_permuted_are_found_and_named() {
     // What the plan would write, but q and k in Hugging Face's order of rows.
     let fill = |tensor: usize, first: usize, out: &mut [u8]| -> finetop::Result<()> {
         let t = &plan.tensors[tensor];
-        let name = weights.names().into_iter().find(|n| finetop::model::gguf::gguf_name(n) == t.name).unwrap();
+        let name =
+            weights.names().into_iter().find(|n| finetop::model::gguf::gguf_name(weights.config, n) == t.name).unwrap();
         let matrix = weights.matrix(&name)?;
         for (n, row) in out.chunks_exact_mut(t.columns * 4).enumerate() {
             let mut values = vec![0f32; t.columns];

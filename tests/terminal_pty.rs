@@ -213,7 +213,14 @@ fn step(session: &mut Session, step: u64) {
     };
     session.emit(step, Body::Step(body)).unwrap();
     if step.is_multiple_of(10) {
-        let eval = Eval { loss, perplexity: loss.exp(), label_tokens: 50, seconds: 0.1, best: true, metrics: Default::default() };
+        let eval = Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 50,
+            seconds: 0.1,
+            best: true,
+            metrics: Default::default(),
+        };
         session.emit(step, Body::Eval(eval)).unwrap();
     }
 }

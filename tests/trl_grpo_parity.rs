@@ -115,8 +115,8 @@ train = "tests/fixtures/tiny-llama/rows.jsonl"
             .iter()
             .map(|&i| {
                 let ids: Vec<u32> = r.prompts[i].iter().chain(&r.completions[i]).copied().collect();
-                let trained = (0..ids.len()).map(|t| t >= r.prompts[i].len()).collect();
-                Example { ids, trained, row: i as u32, truncated: false }
+                let trained = (0..ids.len()).map(|t| t >= r.prompts[i].len()).collect::<Vec<bool>>().into();
+                Example { ids: ids.into(), trained, row: i as u32, truncated: false }
             })
             .collect();
         Batch::of(&examples.iter().collect::<Vec<_>>())

@@ -82,6 +82,9 @@ pub struct TrainArgs {
     /// Train in a process of its own, and return when it has begun
     #[arg(long)]
     pub detach: bool,
+    /// Train with so many processes of this machine, each on a card of its own where there are cards
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub nproc_per_node: Option<usize>,
     /// Use this folder as the run folder
     #[arg(long, value_name = "DIR", conflicts_with = "resume", value_hint = ValueHint::DirPath)]
     pub run_dir: Option<PathBuf>,
@@ -247,9 +250,15 @@ pub struct BenchArgs {
     /// Hold the frozen matrices as NF4 (on a card)
     #[arg(long)]
     pub load_in_4bit: bool,
+    /// Hold the frozen matrices in fp8 and multiply in it (on a Hopper card)
+    #[arg(long, conflicts_with = "load_in_4bit")]
+    pub load_in_fp8: bool,
     /// Use no more of a card than this, as in 24GiB
     #[arg(long, value_name = "SIZE", value_parser = super::plan::size)]
     pub vram: Option<u64>,
+    /// The optimizer: moments in f32, or in 8 bits
+    #[arg(long, default_value = "adamw_torch", value_parser = ["adamw_torch", "adamw_8bit"])]
+    pub optim: String,
     /// Generate instead: draw so many tokens for each of the sequences (on a card)
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub decode: Option<usize>,

@@ -3,6 +3,7 @@
 use super::args::BenchArgs;
 use super::output;
 use crate::model::device::{self, Place};
+use crate::ops::optimizer::Optim;
 use crate::train::bench::{self, Options, Recompute};
 use crate::{Error, Result};
 
@@ -20,7 +21,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             _ => Recompute::Auto,
         },
         load_in_4bit: args.load_in_4bit,
+        load_in_fp8: args.load_in_fp8,
         vram: args.vram,
+        optim: Optim::named(&args.optim),
     };
     let mut said = |step: usize, seconds: f64| output::progress(&format!("step {step}  {seconds:.3} s"));
     match device::choose(&args.device)? {
@@ -36,7 +39,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
 }
 
 fn on_cpu(args: &BenchArgs, options: &Options, said: &mut dyn FnMut(usize, f64)) -> Result<()> {
-    if args.decode.is_some() || args.load_in_4bit || args.vram.is_some() {
+    if args.decode.is_some() || args.load_in_4bit || args.load_in_fp8 || args.vram.is_some() {
         return Err(Error::usage("--decode, --load-in-4bit and --vram are for cards, and no card can be used here"));
     }
     let report = bench::run(options, said)?;
@@ -90,7 +93,11 @@ fn on_card(args: &BenchArgs, options: &Options, n: usize, said: &mut dyn FnMut(u
         r.shape,
         r.card,
         r.r,
-        if r.load_in_4bit { "4-bit" } else { "bf16" },
+        match (r.load_in_4bit, r.load_in_fp8) {
+            (true, _) => "4-bit",
+            (false, true) => "fp8",
+            (false, false) => "bf16",
+        },
         r.batch,
         r.seq,
         r.accumulate,

@@ -4,6 +4,7 @@ use super::args::CheckArgs;
 use super::output;
 use crate::data::explain::explain;
 use crate::memory::gib;
+use crate::model::ranks::Ranks;
 use crate::recipe;
 use crate::run::event::{Finding, Severity};
 use crate::run::summary::thousands;
@@ -17,7 +18,7 @@ const SHOWN: usize = 400;
 
 pub fn run(args: &CheckArgs) -> Result<()> {
     let loaded = recipe::load(&args.recipe, &args.set)?;
-    let mut prepared = setup::prepare(&loaded.recipe, &mut output::progress)?;
+    let mut prepared = setup::prepare(&loaded.recipe, Ranks::alone(), &mut output::progress)?;
     let findings = trainer::preflight(&loaded.recipe, &prepared);
     let memory = prepared.measure_memory();
     if args.json {
@@ -63,6 +64,7 @@ fn report(p: &Prepared, findings: &[Finding], notes: &[String]) -> String {
         format!("labels       {:.0} % of tokens; {}", 100.0 * s.label_share(), s.mask.words()),
         format!("steps        {}, effective batch {}", thousands(p.start.total_steps), p.start.effective_batch),
     ];
+    out.extend(s.mixture.iter().map(|m| format!("mix          {}", m.words(thousands))));
     for bad in s.bad_rows.iter().take(5) {
         out.push(format!("bad row      {bad}"));
     }

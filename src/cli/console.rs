@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::args::{AttachArgs, Cli, DemoArgs, TrainArgs};
 use super::output::{is_interactive, progress};
 use super::train;
+use crate::model::ranks::Ranks;
 use crate::run::{Index, RunFolder, Session};
 use crate::runtime::{self, StartAt, terminal};
 use crate::{Error, Result, recipe};
@@ -48,7 +49,7 @@ fn train_here(recipe: &str) -> Result<()> {
     let aloud = Arc::new(AtomicBool::new(false));
     session.observe(train::teller(false, Arc::clone(&aloud)));
     let end = session.local_end();
-    let trainer = train::Trainer::start(session, loaded.recipe, None)?;
+    let trainer = train::Trainer::start(session, loaded.recipe, Ranks::alone(), None)?;
     let shown = runtime::run(StartAt::Local(end.clone()));
     if end.is_alive() {
         progress(&format!("training goes on here, in {}; Ctrl-C ends it with a checkpoint", end.dir().display()));

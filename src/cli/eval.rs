@@ -2,6 +2,7 @@
 
 use super::args::EvalArgs;
 use super::output;
+use crate::model::ranks::Ranks;
 use crate::recipe::Method;
 use crate::run::artifact;
 use crate::run::summary::thousands;
@@ -28,7 +29,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     }
     let examples = setup::examples_to_evaluate(&recipe, &speaker, &mut output::progress)?;
     let size = recipe.train.per_device_eval_batch_size;
-    let Some(e) = evaluate(&speaker.model, &examples, size, &mut || true)? else {
+    let Some(e) = evaluate(&speaker.model, &mut Ranks::alone(), &examples, size, &mut || true)? else {
         return Err(
             Error::new("these rows hold no label to evaluate").next("finetop check shows rows with their masks")
         );

@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod merge;
 pub mod output;
 pub mod plan;
+pub mod ranks;
 pub mod rm;
 pub mod runs;
 pub mod snapshot;

@@ -7,14 +7,15 @@ use crate::data::of_recipe;
 use crate::memory::card::{self, Card, Keep};
 use crate::memory::{self, Estimate, Local, Shape, Telemetry as _};
 use crate::model::loading::Opened;
-use crate::model::source;
+use crate::model::source::{self, Need};
 use crate::recipe::{self, Recipe};
 use crate::run::summary::thousands;
 use serde_json::{Value, json};
 
 pub fn run(args: &PlanArgs) -> Result<()> {
     let loaded = recipe::load(&args.recipe, &args.set)?;
-    let opened = Opened::open(&source::resolve(&loaded.recipe.model.name_or_path)?)?;
+    let found = source::resolve_saying(&loaded.recipe.model.name_or_path, Need::Description, &mut output::progress)?;
+    let opened = Opened::open(&found)?;
     // The rows may not be there yet; a plan does not need them.
     let (longest, note) = match of_recipe::read(&loaded.recipe, &opened) {
         Ok(rows) => (rows.prepared.train.iter().chain(&rows.prepared.eval).map(|e| e.ids.len()).max(), None),
@@ -132,9 +133,15 @@ impl<'a> Plan<'a> {
                 self.recipe.model.name_or_path,
                 t.per_device_train_batch_size,
                 thousands(self.row() as u64),
-                match (self.keeps(), self.recipe.model.load_in_4bit) {
-                    (Some(keeps), four) =>
-                        format!("on a card, frozen weights in {} bits; {keeps}", if four { 4 } else { 16 }),
+                match (self.keeps(), &self.recipe.model) {
+                    (Some(keeps), m) => {
+                        let held = match (m.load_in_4bit, m.load_in_fp8) {
+                            (true, _) => "4 bits",
+                            (false, true) => "fp8, both ways",
+                            (false, false) => "16 bits",
+                        };
+                        format!("on a card, frozen weights in {held}; {keeps}")
+                    }
                     (None, _) =>
                         format!("as the CPU engine holds it, in f32; activations {}", kept(self.estimate.recomputes)),
                 }

@@ -2,6 +2,8 @@
 
 use super::args::TrainArgs;
 use super::output;
+use super::ranks::{self, Started};
+use crate::model::ranks::{Place, Ranks};
 use crate::recipe::{self, Recipe};
 use crate::run::event::{Body, Event, Metrics, RunState, Severity};
 use crate::run::index::Index;
@@ -20,15 +22,33 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     if args.worker {
         worker::become_worker()?;
     }
+    let mut place = ranks::place()?;
+    if let Some(place) = place.as_ref().filter(|p| p.rank > 0) {
+        return ranks::follow(place);
+    }
     let job = Job::of(args)?;
     if args.detach {
+        if place.is_some() {
+            return Err(Error::usage("--detach starts one process, and a launcher started several")
+                .next("leave it out, or let --nproc-per-node start them"));
+        }
         if let Some(why) = worker::stays_in_foreground() {
             output::progress(&why);
         } else {
             return detach(args, &job);
         }
     }
-    here(args, job)
+    let mut started = Started::default();
+    if let (None, Some(count)) = (&place, args.nproc_per_node.filter(|n| *n > 1)) {
+        let (first, others) = ranks::start(count)?;
+        (place, started) = (Some(first), others);
+    }
+    let done = here(args, job, place.as_ref());
+    // After a failure they end too, by themselves or with this process.
+    if done.is_ok() {
+        started.wait();
+    }
+    done
 }
 
 /// What is to be trained, and where.
@@ -68,6 +88,7 @@ fn detach(args: &TrainArgs, job: &Job) -> Result<()> {
         recipe: args.recipe.as_ref().map(Into::into),
         set: args.set.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         resume: args.resume.clone(),
+        processes: args.nproc_per_node,
         program: None,
     };
     let started = worker::start(&job.folder, &launch)?;
@@ -78,7 +99,7 @@ fn detach(args: &TrainArgs, job: &Job) -> Result<()> {
     output::print(&started.dir.display().to_string())
 }
 
-fn here(args: &TrainArgs, job: Job) -> Result<()> {
+fn here(args: &TrainArgs, job: Job, place: Option<&Place>) -> Result<()> {
     let Job { recipe, folder, resume, notes } = job;
     for note in &notes {
         output::progress(&format!("note: {note}"));
@@ -94,7 +115,8 @@ fn here(args: &TrainArgs, job: Job) -> Result<()> {
     output::progress(&format!("run folder {}", session.dir().display()));
     session.observe(teller(args.json, Arc::new(AtomicBool::new(true))));
     let dir = session.dir().to_owned();
-    Trainer::start(session, recipe, resume)?.wait()?;
+    let ranks = ranks::lead(place, &recipe, &session.folder, resume)?;
+    Trainer::start(session, recipe, ranks, resume)?.wait()?;
     if args.json { Ok(()) } else { output::print(&dir.display().to_string()) }
 }
 
@@ -108,13 +130,13 @@ pub struct Trainer {
 
 impl Trainer {
     /// Writes the resolved recipe into the session's folder and begins.
-    pub fn start(mut session: Session, recipe: Recipe, resume: Option<u64>) -> Result<Self> {
+    pub fn start(mut session: Session, recipe: Recipe, ranks: Ranks, resume: Option<u64>) -> Result<Self> {
         session.folder.write_recipe(&recipe::to_toml(&recipe))?;
         let signals = Signals::install(session.sender())?;
         let dir = session.dir().to_owned();
         // candle blocks, so the trainer is a thread that the runtime owns, fed by commands.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let work = runtime.spawn_blocking(move || trainer::train(&recipe, resume, &mut session));
+        let work = runtime.spawn_blocking(move || trainer::train(&recipe, ranks, resume, &mut session));
         Ok(Self { dir, signals, runtime, work })
     }
 

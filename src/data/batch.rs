@@ -1,11 +1,13 @@
 //! What the model is fed: tokenized examples, and packed batches of them.
 
+use super::store::Run;
+
 /// One tokenized training example.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Example {
-    pub ids: Vec<u32>,
+    pub ids: Run<u32>,
     /// Whether `ids[i]` is trained on, that is, is the target of position `i - 1`. Same length as `ids`.
-    pub trained: Vec<bool>,
+    pub trained: Run<bool>,
     /// Row number in reading order, 0-based.
     pub row: u32,
     /// Whether it was cut at `max_seq_length`.

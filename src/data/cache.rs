@@ -1,25 +1,22 @@
 //! Tokens kept between runs, in one file a data set under `$XDG_CACHE_HOME/finetop/tokens/`.
 //!
 //! A cache, never a truth: what is missing, torn, of another version or not writable is made anew, without a word.
-//!
-//! The file: magic, BLAKE3 of the rest, then little-endian sections: the head as JSON, a place and a fingerprint a
-//! row, of prompts their columns, and the examples (row, length, cut, ids, label bits).
 
 use super::batch::Example;
-use super::dataset::{Head, Tokenized};
+use super::dataset::Tokenized;
 use super::read::Place;
+use super::store::{self, Store, Writer};
+use crate::{Error, Result};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Raise this whenever the same rows and options may give other tokens or labels, or the file another layout.
 pub const VERSION: u32 = 2;
 
-const MAGIC: &[u8; 8] = b"FTTOKEN\n";
 const ENDING: &str = "tokens";
 
-/// Oldest files go when all of them together exceed this: 2 GiB.
+/// Oldest files go when all of them together exceed this: 2 GiB. The newest stays, however large it is.
 pub const DEFAULT_CAP: u64 = 2 << 30;
 
 /// A folder of tokenized data sets.
@@ -28,6 +25,13 @@ pub struct Cache {
     pub folder: PathBuf,
     /// Bytes.
     pub cap: u64,
+}
+
+/// A file of tokens being written.
+pub struct Slot {
+    writer: Option<Writer>,
+    /// Where it is and where it goes; `None`: it is kept nowhere.
+    names: Option<(PathBuf, PathBuf)>,
 }
 
 impl Cache {
@@ -45,27 +49,12 @@ impl Cache {
     /// What was stored under `key`, if it is whole.
     pub fn load(&self, key: &blake3::Hash) -> Option<Tokenized> {
         let path = self.path(key);
-        let bytes = fs::read(&path).ok()?;
-        let tokenized = decode(&bytes)?;
+        let tokenized = Tokenized::of(Store::read(&path)?)?;
         // So that the oldest is the one longest unused.
         if let Ok(file) = fs::File::options().append(true).open(&path) {
             let _ = file.set_modified(SystemTime::now());
         }
         Some(tokenized)
-    }
-
-    /// Store, written beside and renamed in, then make room. A full disk or a read-only home is no failure.
-    pub fn store(&self, key: &blake3::Hash, tokenized: &Tokenized) {
-        let Some(bytes) = encode(tokenized) else { return };
-        if bytes.len() as u64 > self.cap || fs::create_dir_all(&self.folder).is_err() {
-            return;
-        }
-        let beside = self.folder.join(format!("{key}.{}.part", std::process::id()));
-        let written = fs::File::create(&beside).and_then(|mut f| f.write_all(&bytes));
-        if written.and_then(|()| fs::rename(&beside, self.path(key))).is_err() {
-            let _ = fs::remove_file(&beside);
-        }
-        self.make_room();
     }
 
     /// The stored files: (path, bytes, last use), oldest first.
@@ -84,8 +73,9 @@ impl Cache {
     }
 
     fn make_room(&self) {
-        let files = self.files();
+        let mut files = self.files();
         let mut total: u64 = files.iter().map(|f| f.1).sum();
+        files.pop();
         for (path, bytes, _) in files {
             if total <= self.cap {
                 break;
@@ -97,100 +87,55 @@ impl Cache {
     }
 }
 
-fn encode(t: &Tokenized) -> Option<Vec<u8>> {
-    let head = serde_json::to_vec(&t.head).ok()?;
-    let tokens: usize = t.examples.iter().map(|e| e.ids.len()).sum();
-    let mut body = Vec::with_capacity(head.len() + 32 * t.places.len() + 16 * t.examples.len() + 5 * tokens);
-    let put = |body: &mut Vec<u8>, n: usize| body.extend((n as u64).to_le_bytes());
-    put(&mut body, head.len());
-    body.extend(&head);
-    put(&mut body, t.places.len());
-    for (p, f) in t.places.iter().zip(&t.fingerprints) {
-        body.extend(p.file.to_le_bytes());
-        body.extend(p.line.to_le_bytes());
-        body.extend(p.offset.to_le_bytes());
-        body.extend(p.len.to_le_bytes());
-        body.extend(f.to_le_bytes());
-    }
-    put(&mut body, t.columns.len());
-    for c in &t.columns {
-        put(&mut body, c.len());
-        body.extend(c.as_bytes());
-    }
-    put(&mut body, t.examples.len());
-    for e in &t.examples {
-        body.extend(e.row.to_le_bytes());
-        body.push(u8::from(e.truncated));
-        put(&mut body, e.ids.len());
-        for id in &e.ids {
-            body.extend(id.to_le_bytes());
-        }
-        for eight in e.trained.chunks(8) {
-            body.push(eight.iter().enumerate().fold(0, |byte, (i, &t)| byte | u8::from(t) << i));
+/// A file to write tokens to: in the cache, or, where there is none or it cannot be written, one without a name.
+///
+/// # Errors
+/// Neither can be made.
+pub fn slot(cache: Option<&Cache>, key: &blake3::Hash) -> Result<Slot> {
+    if let Some(cache) = cache
+        && fs::create_dir_all(&cache.folder).is_ok()
+    {
+        let beside = cache.folder.join(format!("{key}.{}.part", std::process::id()));
+        if let Ok(file) = fs::File::options().read(true).write(true).create(true).truncate(true).open(&beside) {
+            return Ok(Slot { writer: Some(Writer::new(file)?), names: Some((beside, cache.path(key))) });
         }
     }
-    let mut out = MAGIC.to_vec();
-    out.extend(blake3::hash(&body).as_bytes());
-    out.extend(body);
-    Some(out)
+    Ok(Slot { writer: Some(Writer::new(store::nameless()?)?), names: None })
 }
 
-fn decode(bytes: &[u8]) -> Option<Tokenized> {
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let (hash, body) = rest.split_at_checked(32)?;
-    if blake3::hash(body).as_bytes() != hash {
-        return None;
+impl Slot {
+    /// Append an example.
+    pub fn example(&mut self, e: &Example) -> Result<()> {
+        self.writer.as_mut().map_or(Ok(()), |w| w.example(e))
     }
-    let mut at = Cursor(body);
-    let n = at.count(1)?;
-    let head: Head = serde_json::from_slice(at.take(n)?).ok()?;
-    let n = at.count(32)?;
-    let (mut places, mut fingerprints) = (Vec::with_capacity(n), Vec::with_capacity(n));
-    for _ in 0..n {
-        places.push(Place { file: at.u32()?, line: at.u32()?, offset: at.u64()?, len: at.u64()? });
-        fingerprints.push(at.u64()?);
+
+    /// Append a row: where it stands, and what near-duplicates of it have in common.
+    pub fn row(&mut self, place: &Place, fingerprint: u64) {
+        if let Some(w) = &mut self.writer {
+            w.row(place, fingerprint);
+        }
     }
-    let n = at.count(8)?;
-    let mut columns = Vec::with_capacity(n);
-    for _ in 0..n {
-        let len = at.count(1)?;
-        columns.push(String::from_utf8(at.take(len)?.to_vec()).ok()?);
+
+    /// Close the file and map it; in the cache it gets its name, and makes room.
+    pub fn finish(mut self, head: &[u8], cache: Option<&Cache>) -> Result<Tokenized> {
+        let lost = || Error::new("the tokens that were just written cannot be read again");
+        let file = self.writer.take().ok_or_else(lost)?.finish(head)?;
+        let contents = store::mapped(&file)?;
+        if let (Some((beside, place)), Some(cache)) = (&self.names, cache) {
+            // Mapped already: a name that cannot be given costs only that the next start tokenizes again.
+            let _ = fs::rename(beside, place);
+            cache.make_room();
+        }
+        Tokenized::of(contents).ok_or_else(lost)
     }
-    let n = at.count(13)?;
-    let mut examples = Vec::with_capacity(n);
-    for _ in 0..n {
-        let row = at.u32()?;
-        let truncated = at.take(1)?[0] != 0;
-        let len = at.count(4)?;
-        let ids = at.take(4 * len)?.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let bits = at.take(len.div_ceil(8))?;
-        let trained = (0..len).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect();
-        examples.push(Example { ids, trained, row, truncated });
-    }
-    at.0.is_empty().then_some(Tokenized { head, places, fingerprints, examples, columns })
 }
 
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4)?.try_into().ok().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take(8)?.try_into().ok().map(u64::from_le_bytes)
-    }
-
-    /// A count of things that take at least `each` bytes: more than there is room for is no count.
-    fn count(&mut self, each: usize) -> Option<usize> {
-        let n = usize::try_from(self.u64()?).ok()?;
-        (n <= self.0.len() / each).then_some(n)
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Where it was finished it has this name no more.
+        if let Some((beside, _)) = &self.names {
+            let _ = fs::remove_file(beside);
+        }
     }
 }
 

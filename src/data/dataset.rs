@@ -1,17 +1,19 @@
-//! One data set from its files to examples: read, find the format, tokenize in parallel, or take it from the cache.
+//! One source from its files to examples: read piece by piece, find the format, tokenize in parallel, or take it from
+//! the cache.
 
 use super::bad::{self, BadRow};
-use super::cache::{self, Cache};
+use super::cache::{self, Cache, Slot};
 use super::examples::{self, Made, Options};
-use super::files::{self, Found};
+use super::files::Kind as FileKind;
 use super::format::{self, Census, Detected, Format};
 use super::formatting::Formatting;
 use super::read::{self, Place, Raw, RowIndex, Source};
 use super::rows::{self, Problem, Row};
+use super::store::Contents;
 use super::summary::{LISTED, MaskCounts};
 use super::traits::ModelSide;
-use super::{Progress, batch::Example};
-use crate::recipe::{Method, Recipe};
+use super::{Progress, batch::Example, builtin};
+use crate::recipe::{DataSource, Method, Recipe};
 use crate::{Error, Kind, Result};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,8 +28,6 @@ pub struct Tokenized {
     /// One a row; 0 for a bad one.
     pub fingerprints: Vec<u64>,
     pub examples: Vec<Example>,
-    /// Of prompts, one a row (empty for a bad one): what it is asked and judged by, as JSON. Else none at all.
-    pub columns: Vec<String>,
 }
 
 /// The part that is stored as JSON.
@@ -43,19 +43,33 @@ pub struct Head {
     pub mask: MaskCounts,
     /// A row with a plain prompt and completion was seen.
     pub plain_pairs: bool,
+    /// Of prompts, one a row (empty for a bad one): what it is asked and judged by, as JSON. Else none at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
 }
 
 impl Tokenized {
+    /// What a file of tokens holds; `None` where its head is not one.
+    pub fn of(contents: Contents) -> Option<Self> {
+        let Contents { head, places, fingerprints, examples } = contents;
+        Some(Self { head: serde_json::from_slice(&head).ok()?, places, fingerprints, examples })
+    }
+
     pub fn row_index(&self) -> RowIndex {
         RowIndex { files: self.head.sources.iter().map(|s| s.path.clone()).collect(), places: self.places.clone() }
     }
 }
 
-/// A file's contents.
-struct Content {
+/// Rows by which the format of a source is found: all of most, the first of many.
+const SAMPLE: usize = 10_000;
+
+/// A file that is there.
+struct File {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: u64,
     hash: blake3::Hash,
+    /// Rows, as far as they can be told without reading them.
+    rows: u64,
 }
 
 /// Everything that decides the tokens, as the cache's key.
@@ -72,17 +86,18 @@ struct Key<'a> {
     options: Options,
 }
 
-/// Tokenize the files of one data set. `key` is the recipe's, `data.train` or `data.eval`.
+/// Tokenize the files of one source. `key` is the recipe's, `data.train` or `data.eval`; the second answer says whether
+/// the tokens came from the cache.
 pub fn tokenize(
     recipe: &Recipe,
     key: &str,
-    paths: &[PathBuf],
+    source: &DataSource,
+    files: &[PathBuf],
     model: &ModelSide,
     cache: Option<&Cache>,
     progress: Progress,
-) -> Result<(Tokenized, Found, bool)> {
-    let found = files::find(paths, key)?;
-    let contents = found.files.iter().map(|p| content(p)).collect::<Result<Vec<_>>>()?;
+) -> Result<(Tokenized, bool)> {
+    let files = files.iter().map(|p| measured(p)).collect::<Result<Vec<_>>>()?;
     let options = Options {
         method: recipe.method,
         assistant_only_loss: recipe.train.assistant_only_loss,
@@ -90,15 +105,16 @@ pub fn tokenize(
         // A prompt must leave room for its completion.
         max_seq_length: recipe.model.max_seq_length - recipe.grpo.as_ref().map_or(0, |g| g.max_completion_length),
     };
+    let wanted = Asked::of(recipe, source);
     let cache_key = blake3::hash(&serde_json::to_vec(&Key {
         cache_version: cache::VERSION,
         program: env!("CARGO_PKG_VERSION"),
-        files: contents.iter().map(|c| (c.path.as_path(), c.hash.to_string())).collect(),
+        files: files.iter().map(|f| (f.path.as_path(), f.hash.to_string())).collect(),
         tokenizer: model.encode.identity()?,
         template: model.render.map(|r| r.identity()),
         eos_token: model.eos_token,
-        format: &recipe.data.format,
-        messages: &recipe.data.messages,
+        format: wanted.format,
+        messages: &wanted.messages,
         options,
     })?);
     let stored = cache.and_then(|c| c.load(&cache_key));
@@ -108,7 +124,10 @@ pub fn tokenize(
             progress(t.places.len(), t.places.len());
             t
         }
-        None => make(recipe, key, contents, model, &options, progress)?,
+        None => {
+            let slot = cache::slot(cache, &cache_key)?;
+            make(&wanted, key, &files, model, &options, slot, cache, progress)?
+        }
     };
     bad::enforce(
         &tokenized.head.bad_rows,
@@ -116,76 +135,203 @@ pub fn tokenize(
         tokenized.places.len(),
         recipe.data.max_bad_rows,
     )?;
-    if let (Some(cache), false) = (cache, from_cache) {
-        cache.store(&cache_key, &tokenized);
-    }
-    Ok((tokenized, found, from_cache))
+    Ok((tokenized, from_cache))
 }
 
-fn content(path: &Path) -> Result<Content> {
-    let bytes = files::read(path)?;
-    let hash = blake3::hash(&bytes);
-    Ok(Content { path: path.to_path_buf(), bytes, hash })
+/// How the recipe says that the rows of a source are read.
+struct Asked<'a> {
+    format: &'a str,
+    messages: Option<Vec<crate::recipe::MessageTemplate>>,
+}
+
+impl<'a> Asked<'a> {
+    fn of(recipe: &'a Recipe, source: &'a DataSource) -> Self {
+        match &source.format {
+            Some(format) => Self { format, messages: None },
+            None => Self { format: &recipe.data.format, messages: recipe.data.messages.clone() },
+        }
+    }
+}
+
+/// A file's size and hash, read once and not held.
+fn measured(path: &Path) -> Result<File> {
+    if let Some(text) = builtin::contents(path) {
+        let rows = text.lines().count() as u64;
+        return Ok(File { path: path.into(), bytes: text.len() as u64, hash: blake3::hash(text.as_bytes()), rows });
+    }
+    let at = |e: std::io::Error| Error::from(e).at(path.display());
+    let mut file = std::fs::File::open(path).map_err(at)?;
+    let (mut hasher, mut bytes, mut lines) = (blake3::Hasher::new(), 0, 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = match std::io::Read::read(&mut file, &mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(at(e)),
+        };
+        hasher.update(&buffer[..n]);
+        bytes += n as u64;
+        lines += buffer[..n].iter().filter(|&&b| b == b'\n').count() as u64;
+    }
+    let rows = match FileKind::of(path) {
+        Some(FileKind::Parquet) => read::parquet::count(path)?,
+        Some(FileKind::JsonLines | FileKind::Csv) => lines,
+        _ => 0,
+    };
+    Ok(File { path: path.into(), bytes, hash: hasher.finalize(), rows })
 }
 
 /// What came of one row.
 struct Outcome {
     fingerprint: u64,
     pair: bool,
+    prompt: bool,
     made: std::result::Result<Made, Problem>,
 }
 
+#[allow(clippy::too_many_arguments)]
 fn make(
-    recipe: &Recipe,
+    wanted: &Asked,
     key: &str,
-    contents: Vec<Content>,
+    files: &[File],
     model: &ModelSide,
     options: &Options,
+    slot: Slot,
+    cache: Option<&Cache>,
     progress: Progress,
 ) -> Result<Tokenized> {
-    let mut raws: Vec<Raw> = Vec::new();
-    let mut sources = Vec::new();
-    for (i, c) in contents.iter().enumerate() {
-        let rows = read::rows(&c.path, &c.bytes, i as u32)?;
-        sources.push(Source {
-            path: c.path.clone(),
-            rows: rows.len() as u64,
-            bytes: c.bytes.len() as u64,
-            blake3: c.hash.to_string(),
-        });
-        raws.extend(rows);
+    let source = |f: &File| Source { path: f.path.clone(), rows: 0, bytes: f.bytes, blake3: f.hash.to_string() };
+    let mut work = Work {
+        wanted,
+        key,
+        model,
+        options,
+        sources: files.iter().map(source).collect(),
+        expected: files.iter().map(|f| f.rows as usize).sum(),
+        progress,
+        waiting: Vec::new(),
+        known: None,
+        sampled: 0,
+        rows: 0,
+        tally: Tally::default(),
+        slot,
+    };
+    progress(0, work.expected);
+    for (i, file) in files.iter().enumerate() {
+        read::stream(&file.path, i as u32, &mut |rows| work.take(rows, i))?;
     }
-    drop(contents);
-    if raws.is_empty() {
-        return Err(Error::new(format!("{key}: there are no rows in {}", listed(&sources))).kind(Kind::Blocked));
-    }
-    let (detected, formatting) = detect(recipe, &raws).map_err(|e| first_bad(e, &raws, &sources).at(key))?;
-    needs_template(&detected, &raws, formatting.is_some(), model)?;
-
-    let (total, done) = (raws.len(), AtomicUsize::new(0));
-    progress(0, total);
-    let places: Vec<Place> = raws.iter().map(|r| r.place).collect();
-    let outcomes: Vec<Outcome> = raws
-        .into_par_iter()
-        .enumerate()
-        .map(|(i, raw)| {
-            let outcome = one(&raw, i as u32, &detected, formatting.as_ref(), model, options);
-            let n = done.fetch_add(1, Ordering::Relaxed) + 1;
-            // Often enough to look alive, rarely enough to cost nothing.
-            if n % 64 == 0 || n == total {
-                progress(n, total);
-            }
-            outcome
-        })
-        .collect();
-    Ok(gather(outcomes, places, sources, detected))
+    let (head, slot) = work.finish()?;
+    slot.finish(&serde_json::to_vec(&head)?, cache)
 }
 
-fn detect(recipe: &Recipe, raws: &[Raw]) -> Result<(Detected, Option<Formatting>)> {
-    let Some(templates) = &recipe.data.messages else {
-        return Ok((format::detect(raws, &recipe.data.format, recipe.method)?, None));
+/// Rows on their way to tokens.
+struct Work<'a> {
+    wanted: &'a Asked<'a>,
+    key: &'a str,
+    model: &'a ModelSide<'a>,
+    options: &'a Options,
+    sources: Vec<Source>,
+    /// Rows that there may be.
+    expected: usize,
+    progress: Progress<'a>,
+    /// Read, and waiting until the format is known.
+    waiting: Vec<Raw>,
+    known: Option<(Detected, Option<Formatting>)>,
+    /// Rows by which it became known.
+    sampled: usize,
+    /// Rows that are tokens.
+    rows: usize,
+    tally: Tally,
+    slot: Slot,
+}
+
+impl Work<'_> {
+    fn take(&mut self, rows: Vec<Raw>, file: usize) -> Result<()> {
+        self.sources[file].rows += rows.len() as u64;
+        if self.known.is_some() {
+            return self.tokenize(rows);
+        }
+        self.waiting.extend(rows);
+        if self.waiting.len() < SAMPLE { Ok(()) } else { self.begin() }
+    }
+
+    /// Find the format by the rows read so far, and tokenize them.
+    fn begin(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.waiting);
+        let sample = &rows[..rows.len().min(SAMPLE)];
+        let found = detect(self.wanted, sample, self.options.method);
+        let (detected, formatting) = found.map_err(|e| first_bad(e, sample, &self.sources).at(self.key))?;
+        needs_template(&detected, sample, formatting.is_some(), self.model)?;
+        self.sampled = sample.len();
+        self.known = Some((detected, formatting));
+        self.tokenize(rows)
+    }
+
+    fn tokenize(&mut self, raws: Vec<Raw>) -> Result<()> {
+        let Some((detected, formatting)) = &self.known else { return Ok(()) };
+        let (first, done) = (self.rows, AtomicUsize::new(self.rows));
+        let total = self.expected.max(first + raws.len());
+        let places: Vec<Place> = raws.iter().map(|r| r.place).collect();
+        let outcomes: Vec<Outcome> = raws
+            .into_par_iter()
+            .enumerate()
+            .map(|(i, raw)| {
+                let outcome = one(&raw, (first + i) as u32, detected, formatting.as_ref(), self.model, self.options);
+                let n = done.fetch_add(1, Ordering::Relaxed) + 1;
+                // Often enough to look alive, rarely enough to cost nothing.
+                if n % 64 == 0 || n == total {
+                    (self.progress)(n, total);
+                }
+                outcome
+            })
+            .collect();
+        self.rows += places.len();
+        for (i, (outcome, place)) in outcomes.into_iter().zip(&places).enumerate() {
+            let examples = self.tally.add(outcome, (first + i) as u32, place, &self.sources, &mut self.slot);
+            for e in &examples {
+                self.slot.example(e)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(Head, Slot)> {
+        if self.known.is_none() {
+            if self.waiting.is_empty() {
+                let files = listed(&self.sources);
+                return Err(Error::new(format!("{}: there are no rows in {files}", self.key)).kind(Kind::Blocked));
+            }
+            self.begin()?;
+        }
+        (self.progress)(self.rows, self.rows);
+        let lost = || Error::new("the format of the rows was not found");
+        let (mut detected, _) = self.known.take().ok_or_else(lost)?;
+        if self.rows > self.sampled {
+            detected.why.push_str(&format!(", the first of {}", self.rows));
+        }
+        let t = self.tally;
+        let head = Head {
+            detected,
+            sources: self.sources,
+            bad: t.bad,
+            bad_rows: t.bad_rows,
+            truncated: t.truncated,
+            masked_out: t.masked_out,
+            masked_out_rows: t.masked_out_rows,
+            mask: t.mask,
+            plain_pairs: t.plain_pairs,
+            columns: t.columns,
+        };
+        Ok((head, self.slot))
+    }
+}
+
+fn detect(wanted: &Asked, raws: &[Raw], method: Method) -> Result<(Detected, Option<Formatting>)> {
+    let Some(templates) = &wanted.messages else {
+        return Ok((format::detect(raws, wanted.format, method)?, None));
     };
-    let grpo = recipe.method == Method::Grpo;
+    let grpo = method == Method::Grpo;
     let formatting = if grpo { Formatting::of_prompts(templates)? } else { Formatting::new(templates)? };
     let census = Census::of(raws);
     if census.rows == 0 {
@@ -252,7 +398,8 @@ fn one(
     model: &ModelSide,
     options: &Options,
 ) -> Outcome {
-    let bad = |problem| Outcome { fingerprint: 0, pair: false, made: Err(problem) };
+    let prompt = detected.format == Format::Prompt;
+    let bad = |problem| Outcome { fingerprint: 0, pair: false, prompt, made: Err(problem) };
     let columns = match &raw.columns {
         Ok(columns) => columns,
         Err(problem) => return bad(problem.clone()),
@@ -268,56 +415,63 @@ fn one(
         Ok(row) => Outcome {
             fingerprint: rows::fingerprint(&row),
             pair: matches!(row, Row::Pair { .. }),
+            prompt,
             made: examples::make(&row, number, model, options),
         },
     }
 }
 
-fn gather(outcomes: Vec<Outcome>, places: Vec<Place>, sources: Vec<Source>, detected: Detected) -> Tokenized {
-    let mut head = Head {
-        detected,
-        sources,
-        bad: 0,
-        bad_rows: Vec::new(),
-        truncated: 0,
-        masked_out: 0,
-        masked_out_rows: Vec::new(),
-        mask: MaskCounts::default(),
-        plain_pairs: false,
-    };
-    let (mut fingerprints, mut examples) = (Vec::with_capacity(places.len()), Vec::new());
-    let prompts = head.detected.format == Format::Prompt;
-    let mut columns = Vec::new();
-    for (i, outcome) in outcomes.into_iter().enumerate() {
-        let number = i as u32;
-        if prompts {
-            columns.push(outcome.made.as_ref().map(|m| m.columns.clone()).unwrap_or_default());
+/// What came of the rows so far.
+#[derive(Default)]
+struct Tally {
+    bad: u64,
+    bad_rows: Vec<BadRow>,
+    truncated: u64,
+    masked_out: u64,
+    masked_out_rows: Vec<u32>,
+    mask: MaskCounts,
+    plain_pairs: bool,
+    columns: Vec<String>,
+}
+
+impl Tally {
+    /// Count one row; its examples are the answer.
+    fn add(
+        &mut self,
+        outcome: Outcome,
+        number: u32,
+        place: &Place,
+        sources: &[Source],
+        slot: &mut Slot,
+    ) -> Vec<Example> {
+        if outcome.prompt {
+            self.columns.push(outcome.made.as_ref().map(|m| m.columns.clone()).unwrap_or_default());
         }
         match outcome.made {
             Err(problem) => {
-                head.bad += 1;
-                fingerprints.push(0);
-                if head.bad_rows.len() < LISTED {
-                    let (file, line) = (head.sources[places[i].file as usize].path.clone(), places[i].line);
-                    head.bad_rows.push(BadRow { file, line, row: number, problem });
+                self.bad += 1;
+                slot.row(place, 0);
+                if self.bad_rows.len() < LISTED {
+                    let (file, line) = (sources[place.file as usize].path.clone(), place.line);
+                    self.bad_rows.push(BadRow { file, line, row: number, problem });
                 }
+                Vec::new()
             }
             Ok(made) => {
-                fingerprints.push(outcome.fingerprint);
-                head.plain_pairs |= outcome.pair;
-                head.mask.add(made.method);
-                head.truncated += u64::from(made.truncated);
+                slot.row(place, outcome.fingerprint);
+                self.plain_pairs |= outcome.pair;
+                self.mask.add(made.method);
+                self.truncated += u64::from(made.truncated);
                 if made.masked_out > 0 {
-                    head.masked_out += 1;
-                    if head.masked_out_rows.len() < LISTED {
-                        head.masked_out_rows.push(number);
+                    self.masked_out += 1;
+                    if self.masked_out_rows.len() < LISTED {
+                        self.masked_out_rows.push(number);
                     }
                 }
-                examples.extend(made.examples);
+                made.examples
             }
         }
     }
-    Tokenized { head, places, fingerprints, examples, columns }
 }
 
 fn listed(sources: &[Source]) -> String {

@@ -50,8 +50,8 @@ pub fn make(row: &Row, number: u32, model: &ModelSide, options: &Options) -> Res
     for l in labelled {
         if options.method == Method::Cpt {
             made.examples.extend(blocks(&l.ids, max).map(|ids| Example {
-                trained: vec![true; ids.len()],
-                ids: ids.to_vec(),
+                trained: vec![true; ids.len()].into(),
+                ids: ids.to_vec().into(),
                 row: number,
                 truncated: false,
             }));
@@ -116,7 +116,7 @@ fn cut(mut l: Labelled, row: u32, max: usize) -> Example {
     let truncated = l.ids.len() > max;
     l.ids.truncate(max);
     l.trained.truncate(max);
-    Example { ids: l.ids, trained: l.trained, row, truncated }
+    Example { ids: l.ids.into(), trained: l.trained.into(), row, truncated }
 }
 
 /// Consecutive blocks of at most `max` tokens, nothing dropped. A last block of one token could predict nothing,
@@ -197,7 +197,7 @@ mod tests {
         for n in 1..40 {
             let body: String = (0..n).map(|i| char::from(b'a' + (i % 26) as u8)).collect();
             let made = run(&text(&body), &Options { method: Method::Cpt, ..options(8) });
-            let joined: Vec<u32> = made.examples.iter().flat_map(|e| e.ids.clone()).collect();
+            let joined: Vec<u32> = made.examples.iter().flat_map(|e| e.ids.to_vec()).collect();
             let expected: Vec<u32> = body.chars().map(u32::from).chain([EOS]).collect();
             assert_eq!(joined, expected);
             assert!(made.examples.iter().all(|e| (2..=8).contains(&e.ids.len()) && !e.truncated));

@@ -13,6 +13,10 @@ pub enum Kind {
     JsonLines,
     /// `.txt`, `.md`: one document a file.
     Text,
+    /// `.csv`, `.tsv`
+    Csv,
+    /// `.parquet`
+    Parquet,
 }
 
 impl Kind {
@@ -25,12 +29,14 @@ impl Kind {
             "json" => Some(Self::Json),
             "jsonl" | "ndjson" => Some(Self::JsonLines),
             "txt" | "md" => Some(Self::Text),
+            "csv" | "tsv" => Some(Self::Csv),
+            "parquet" => Some(Self::Parquet),
             _ => None,
         }
     }
 }
 
-pub const READABLE: &str = ".json, .jsonl, .ndjson, .txt or .md";
+pub const READABLE: &str = ".json, .jsonl, .ndjson, .csv, .tsv, .parquet, .txt or .md";
 
 /// The files behind a recipe's paths, in reading order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,14 +117,6 @@ fn walk(folder: &Path, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// A file's contents.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    match builtin::contents(path) {
-        Some(text) => Ok(text.as_bytes().to_vec()),
-        None => std::fs::read(path).map_err(|e| Error::from(e).at(path.display())),
-    }
-}
-
 /// The entry of `folder` whose name is closest to that of `path`.
 fn nearest(folder: &Path, path: &Path) -> Option<PathBuf> {
     let wanted = path.file_name()?.to_str()?;
@@ -138,7 +136,7 @@ mod tests {
     #[test]
     fn a_folder_gives_its_readable_files_sorted_and_names_the_others() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.jsonl", "a.txt", "c.csv", ".hidden.json", "sub/z.md"] {
+        for name in ["b.jsonl", "a.txt", "c.zip", ".hidden.json", "sub/z.md"] {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "x").unwrap();
@@ -146,7 +144,7 @@ mod tests {
         let found = find(&[dir.path().to_path_buf()], "data.train").unwrap();
         let names: Vec<_> = found.files.iter().map(|p| p.strip_prefix(dir.path()).unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["a.txt", "b.jsonl", "sub/z.md"]);
-        assert_eq!(found.ignored, [dir.path().join("c.csv")]);
+        assert_eq!(found.ignored, [dir.path().join("c.zip")]);
     }
 
     #[test]
@@ -160,8 +158,8 @@ mod tests {
     #[test]
     fn a_file_of_another_kind_is_an_error_that_says_what_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("a.csv"), "").unwrap();
-        let e = find(&[dir.path().join("a.csv")], "data.train").unwrap_err().to_string();
+        std::fs::write(dir.path().join("a.xlsx"), "").unwrap();
+        let e = find(&[dir.path().join("a.xlsx")], "data.train").unwrap_err().to_string();
         assert!(e.contains(".jsonl"), "{e}");
     }
 }

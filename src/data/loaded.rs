@@ -16,6 +16,8 @@ pub struct Loaded {
     pub name: String,
     /// For `base_model_name_or_path` of an adapter.
     pub reference: String,
+    /// The commit of a hub model.
+    pub revision: Option<String>,
 }
 
 /// Load all of a model. Where only its tokenizer or its shape is needed, use [`Opened`] and [`Tokenizer::of`].
@@ -23,7 +25,14 @@ pub fn load(source: &Source) -> Result<Loaded> {
     let opened = Opened::open(source)?;
     let (tokenizer, templates) = Tokenizer::of(&opened)?;
     let weights = opened.weights()?;
-    Ok(Loaded { weights, tokenizer, templates, name: source.name.clone(), reference: source.reference.clone() })
+    Ok(Loaded {
+        weights,
+        tokenizer,
+        templates,
+        name: source.name.clone(),
+        reference: source.reference.clone(),
+        revision: source.revision.clone(),
+    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod formatting;
 mod json;
 pub mod loaded;
 pub mod mask;
+pub mod mix;
 pub mod of_recipe;
 pub mod pack;
 pub mod permute;
@@ -29,6 +30,8 @@ pub mod read;
 #[cfg(test)]
 mod real_tests;
 pub mod rows;
+pub mod sources;
+pub mod store;
 pub mod summary;
 pub mod template;
 pub mod tokenizer;

@@ -13,6 +13,8 @@ pub enum Stream {
     Train = 1,
     /// Which rows are held out.
     Holdout = 2,
+    /// Which rows of a source that is mixed in by weight are seen.
+    Mix = 3,
 }
 
 const ROUNDS: usize = 8;

@@ -61,8 +61,8 @@ impl Plan {
         }
     }
 
-    /// The plan that a recipe asks for.
-    pub fn of(recipe: &Recipe, train: &[Example]) -> Self {
+    /// The plan that a recipe asks for, for so many processes: each takes its part of a step's micro-batches.
+    pub fn of(recipe: &Recipe, processes: usize, train: &[Example]) -> Self {
         let lengths: Vec<usize> = match recipe.method {
             // A slot is a pair: two examples.
             Method::Dpo => train.chunks(2).map(|pair| pair.iter().map(|e| e.ids.len()).sum()).collect(),
@@ -86,7 +86,7 @@ impl Plan {
             seed: t.seed,
             shuffle: recipe.data.shuffle,
             per_device_train_batch_size: batch,
-            gradient_accumulation_steps: accumulation,
+            gradient_accumulation_steps: accumulation * processes,
             packing,
             repeats,
         })

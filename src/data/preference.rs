@@ -167,8 +167,8 @@ pub fn make(row: &Preference, number: u32, model: &ModelSide, options: &Options)
         let truncated = ids.len() > max;
         ids.truncate(max);
         made.truncated |= truncated;
-        let trained = (0..ids.len()).map(|i| i >= start).collect();
-        made.examples.push(Example { ids, trained, row: number, truncated });
+        let trained: Vec<bool> = (0..ids.len()).map(|i| i >= start).collect();
+        made.examples.push(Example { ids: ids.into(), trained: trained.into(), row: number, truncated });
     }
     Ok(made)
 }

@@ -4,13 +4,14 @@ use super::Progress;
 use super::batch::Example;
 use super::cache::Cache;
 use super::dataset::{Tokenized, tokenize};
-use super::files::Found;
 use super::format::Format;
+use super::mix::{self, Part};
 use super::permute::{Permutation, Stream};
 use super::read::RowIndex;
-use super::summary::Summary;
+use super::sources;
+use super::summary::{LISTED, Summary};
 use super::traits::ModelSide;
-use crate::recipe::Recipe;
+use crate::recipe::{DataSource, Method, Recipe};
 use crate::{Error, Kind, Result};
 use std::collections::HashSet;
 
@@ -41,27 +42,27 @@ pub struct Prepared {
 /// nothing left to train on.
 pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progress: Progress) -> Result<Prepared> {
     let data = &recipe.data;
-    let (mut train, found, from_cache) = tokenize(recipe, "data.train", &data.train, model, cache, progress)?;
-    let mut summary = summarize(&train, &found, model, from_cache);
-    if train.examples.is_empty() {
+    let mut train = Joined::read(recipe, "data.train", &data.train, model, cache, progress)?;
+    let mut summary = summarize(&train, model);
+    if train.all.examples.is_empty() {
         return Err(nothing_left(&summary, recipe.model.max_seq_length));
     }
-    let rows = train.row_index();
+    let rows = train.all.row_index();
     let mut prepared = match &data.eval {
-        Some(paths) => {
-            let (eval, found, from_cache) = tokenize(recipe, "data.eval", paths, model, cache, progress)?;
-            let mut eval_summary = summarize(&eval, &found, model, from_cache);
-            if eval.examples.is_empty() {
+        Some(sources) => {
+            let eval = Joined::read(recipe, "data.eval", sources, model, cache, progress)?;
+            let mut eval_summary = summarize(&eval, model);
+            if eval.all.examples.is_empty() {
                 return Err(nothing_left(&eval_summary, recipe.model.max_seq_length).at("data.eval"));
             }
-            let known: HashSet<u64> = train.fingerprints.iter().copied().filter(|&f| f != 0).collect();
-            eval_summary.eval_rows_in_train = eval.fingerprints.iter().filter(|f| known.contains(f)).count() as u64;
-            let eval_rows = Some(eval.row_index());
+            let known: HashSet<u64> = train.all.fingerprints.iter().copied().filter(|&f| f != 0).collect();
+            eval_summary.eval_rows_in_train = eval.all.fingerprints.iter().filter(|f| known.contains(f)).count() as u64;
+            let eval_rows = Some(eval.all.row_index());
             Prepared {
-                columns: std::mem::take(&mut train.columns),
-                eval_columns: Some(eval.columns),
-                train: std::mem::take(&mut train.examples),
-                eval: eval.examples,
+                columns: std::mem::take(&mut train.all.head.columns),
+                eval_columns: Some(eval.all.head.columns),
+                train: std::mem::take(&mut train.all.examples),
+                eval: eval.all.examples,
                 summary,
                 eval_summary: Some(eval_summary),
                 rows,
@@ -69,7 +70,7 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
             }
         }
         None => {
-            let split = hold_out(&mut train, data.eval_fraction, recipe, &mut summary)?;
+            let split = hold_out(&mut train.all, data.eval_fraction, recipe, &mut summary)?;
             Prepared {
                 train: split.0,
                 eval: split.1,
@@ -77,13 +78,120 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
                 eval_summary: None,
                 rows,
                 eval_rows: None,
-                columns: train.columns,
+                columns: std::mem::take(&mut train.all.head.columns),
                 eval_columns: None,
             }
         }
     };
+    weigh(recipe, &train.first_rows, &mut prepared);
     overlap_note(&mut prepared);
     Ok(prepared)
+}
+
+/// The sources of a data set, read as one.
+struct Joined {
+    all: Tokenized,
+    ignored: Vec<std::path::PathBuf>,
+    from_cache: bool,
+    /// The first row of each source.
+    first_rows: Vec<u32>,
+}
+
+impl Joined {
+    fn read(
+        recipe: &Recipe,
+        key: &str,
+        sources: &[DataSource],
+        model: &ModelSide,
+        cache: Option<&Cache>,
+        progress: Progress,
+    ) -> Result<Self> {
+        let located = sources.iter().map(|s| sources::locate(s, key, &mut |_| ())).collect::<Result<Vec<_>>>()?;
+        let mut joined: Option<Self> = None;
+        for (source, found) in sources.iter().zip(located) {
+            let (part, from_cache) = tokenize(recipe, key, source, &found.files, model, cache, progress)?;
+            match &mut joined {
+                None => joined = Some(Self { all: part, ignored: found.ignored, from_cache, first_rows: vec![0] }),
+                Some(j) => {
+                    j.ignored.extend(found.ignored);
+                    j.from_cache &= from_cache;
+                    j.append(part);
+                }
+            }
+        }
+        joined.ok_or_else(|| Error::new(format!("{key} names no file")).kind(Kind::Blocked))
+    }
+
+    /// Another source's rows behind these; their numbers go on.
+    fn append(&mut self, part: Tokenized) {
+        let (rows, files) = (self.all.places.len() as u32, self.all.head.sources.len() as u32);
+        self.first_rows.push(rows);
+        let (head, more) = (&mut self.all.head, part.head);
+        let name = |sources: &[super::read::Source]| match sources {
+            [one] => one.path.file_name().unwrap_or(one.path.as_os_str()).to_string_lossy().into_owned(),
+            many => format!("{} files", many.len()),
+        };
+        if self.first_rows.len() == 2 {
+            head.detected.why = format!("{}: {}", name(&head.sources), head.detected.why);
+        }
+        head.detected.why.push_str(&format!("; {}: {}", name(&more.sources), more.detected.why));
+        for column in more.detected.unused {
+            if !head.detected.unused.contains(&column) {
+                head.detected.unused.push(column);
+            }
+        }
+        head.sources.extend(more.sources);
+        head.bad += more.bad;
+        head.bad_rows.extend(more.bad_rows.into_iter().map(|b| super::bad::BadRow { row: b.row + rows, ..b }));
+        head.bad_rows.truncate(LISTED);
+        head.truncated += more.truncated;
+        head.masked_out += more.masked_out;
+        head.masked_out_rows.extend(more.masked_out_rows.into_iter().map(|r| r + rows));
+        head.masked_out_rows.truncate(LISTED);
+        head.mask.merge(&more.mask);
+        head.plain_pairs |= more.plain_pairs;
+        head.columns.extend(more.columns);
+        self.all.places.extend(part.places.into_iter().map(|p| super::read::Place { file: p.file + files, ..p }));
+        self.all.fingerprints.extend(part.fingerprints);
+        self.all.examples.extend(part.examples.into_iter().map(|e| Example { row: e.row + rows, ..e }));
+    }
+}
+
+/// Where the sources have weights, the training examples are mixed by them.
+fn weigh(recipe: &Recipe, first_rows: &[u32], prepared: &mut Prepared) {
+    let sources = &recipe.data.train;
+    if sources.len() < 2 || sources.iter().any(|s| s.weight.is_none()) {
+        return;
+    }
+    let mut parts: Vec<Part> =
+        sources.iter().map(|s| Part { source: title(s), weight: s.weight.unwrap_or(1.0), units: Vec::new() }).collect();
+    let mut last = None;
+    for e in std::mem::take(&mut prepared.train) {
+        let (row, part) = (e.row, first_rows.partition_point(|&f| f <= e.row).saturating_sub(1));
+        // The examples of a chat or a pair belong together; blocks of a document do not.
+        match parts[part].units.last_mut() {
+            Some(unit) if last == Some(row) && recipe.method != Method::Cpt => unit.push(e),
+            _ => parts[part].units.push(vec![e]),
+        }
+        last = Some(row);
+    }
+    let (mixed, shares) = mix::mix(parts, recipe.train.seed);
+    prepared.summary.examples = mixed.len() as u64;
+    prepared.summary.mixture = shares;
+    prepared.train = mixed;
+}
+
+/// `chat.jsonl`, `hf:OWNER/NAME (test)`.
+fn title(source: &DataSource) -> String {
+    let text = source.path.to_string_lossy();
+    let name = match text.starts_with("hf:") {
+        true => text.into_owned(),
+        false => source.path.file_name().map_or(text.clone().into_owned(), |n| n.to_string_lossy().into_owned()),
+    };
+    match &source.split {
+        Some(split) => format!("{name} ({split})"),
+        None => name,
+    }
 }
 
 fn overlap_note(p: &mut Prepared) {
@@ -160,7 +268,8 @@ fn hold_out(
     Ok((train, eval))
 }
 
-fn summarize(t: &Tokenized, found: &Found, model: &ModelSide, from_cache: bool) -> Summary {
+fn summarize(joined: &Joined, model: &ModelSide) -> Summary {
+    let (t, from_cache) = (&joined.all, joined.from_cache);
     let head = &t.head;
     let lengths = || t.examples.iter().map(|e| e.ids.len() as u64);
     let tokens: u64 = lengths().sum();
@@ -187,20 +296,21 @@ fn summarize(t: &Tokenized, found: &Found, model: &ModelSide, from_cache: bool) 
         mean_length: tokens as f64 / t.examples.len().max(1) as f64,
         duplicates: (good.len() - distinct) as u64,
         eval_rows_in_train: 0,
-        notes: notes(t, found, model),
+        notes: notes(joined, model),
+        mixture: Vec::new(),
         from_cache,
     }
 }
 
-fn notes(t: &Tokenized, found: &Found, model: &ModelSide) -> Vec<String> {
-    let head = &t.head;
+fn notes(joined: &Joined, model: &ModelSide) -> Vec<String> {
+    let (head, ignored) = (&joined.all.head, &joined.ignored);
     let mut notes = Vec::new();
     if !head.detected.unused.is_empty() {
         notes.push(format!("columns that are not read: {}", head.detected.unused.join(", ")));
     }
-    if !found.ignored.is_empty() {
-        let first: Vec<_> = found.ignored.iter().take(3).map(|p| p.display().to_string()).collect();
-        let more = found.ignored.len() - first.len();
+    if !ignored.is_empty() {
+        let first: Vec<_> = ignored.iter().take(3).map(|p| p.display().to_string()).collect();
+        let more = ignored.len() - first.len();
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         notes.push(format!("files of a kind that is not read: {}{more}", first.join(", ")));
     }

@@ -247,3 +247,52 @@ fn a_cache_hit_equals_a_miss_and_any_change_is_a_miss() {
     std::fs::write(&path, alpaca(121)).unwrap();
     assert!(!of(&recipe(&path, "", "", "")).summary.from_cache);
 }
+
+#[test]
+fn sources_of_different_formats_are_mixed_by_their_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let mine = file(
+        &dir,
+        "mine.csv",
+        &format!("question,answer\n{}", (0..40).map(|i| format!("q{i},a{i}\n")).collect::<String>()),
+    );
+    let chat: String = (0..100)
+        .map(|i| format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"u{i}\"}},{{\"role\":\"assistant\",\"content\":\"c{i}\"}}]}}\n"))
+        .collect();
+    let chat = file(&dir, "chat.jsonl", &chat);
+    let text = format!(
+        "[model]\nname_or_path = \"demo\"\nmax_seq_length = 64\n[data]\n\
+         train = [{{ path = {mine:?}, weight = 0.8 }}, {{ path = {chat:?}, weight = 0.2, format = \"messages\" }}]\n\
+         messages = [{{ role = \"user\", content = \"{{{{ question }}}}\" }}, {{ role = \"assistant\", content = \"{{{{ answer }}}}\" }}]\n"
+    );
+    let recipe = crate::recipe::parse(&text, "r.toml", &[]).unwrap().recipe;
+    let p = run(&recipe).unwrap();
+    assert_eq!((p.train.len(), p.summary.rows, p.summary.examples), (50, 140, 50));
+    assert_eq!(p.train.iter().filter(|e| e.row >= 40).count(), 10);
+    let seen: Vec<String> = p.train.iter().map(seen).collect();
+    assert!((0..40).all(|i| seen.contains(&format!("a{i}<|im_end|>\n"))));
+    // A row's number leads to its file and line, in either source.
+    let drawn = p.train.iter().find(|e| e.row >= 40).unwrap();
+    let row = p.rows.text(drawn.row).unwrap();
+    assert_eq!((row.file, row.line), (chat, drawn.row - 40 + 1));
+    assert!(seen.contains(&format!("c{}<|im_end|>\n", drawn.row - 40)));
+    let shares: Vec<_> = p.summary.mixture.iter().map(|s| (s.source.as_str(), s.available, s.seen)).collect();
+    assert_eq!(shares, [("mine.csv", 40, 40), ("chat.jsonl", 100, 10)]);
+    assert!(
+        p.summary.why.starts_with("mine.csv: the recipe's templates") && p.summary.why.contains("; chat.jsonl: "),
+        "{}",
+        p.summary.why
+    );
+    assert_eq!(run(&recipe).unwrap().train, p.train);
+}
+
+#[test]
+fn many_rows_are_read_by_the_format_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.jsonl", &alpaca(12_345));
+    let p = run(&recipe(&path, "", "", "")).unwrap();
+    assert_eq!((p.train.len(), p.summary.rows), (12_345, 12_345));
+    assert!(p.train.iter().enumerate().all(|(i, e)| e.row == i as u32));
+    assert!(p.summary.why.ends_with("the first of 12345"), "{}", p.summary.why);
+    assert_eq!(seen(&p.train[12_344]), "a12344<|im_end|>\n");
+}

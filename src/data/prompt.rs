@@ -83,7 +83,7 @@ pub fn make(row: &Prompt, number: u32, model: &ModelSide, options: &Options) -> 
     }
     let columns = serde_json::to_string(row).map_err(|e| e.to_string())?;
     let fits = ids.len() <= options.max_seq_length;
-    let example = Example { trained: vec![false; ids.len()], ids, row: number, truncated: false };
+    let example = Example { trained: vec![false; ids.len()].into(), ids: ids.into(), row: number, truncated: false };
     Ok(Made {
         examples: if fits { vec![example] } else { Vec::new() },
         method: MaskMethod::Prompt,

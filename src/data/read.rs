@@ -1,6 +1,12 @@
-//! Files into rows: JSON, JSON lines, text. Every row keeps its number, file and line.
+//! Files into rows: JSON, JSON lines, CSV, Parquet, text. Every row keeps its number, file and line.
 //!
 //! Knows nothing of what the columns mean.
+
+mod csv;
+pub mod parquet;
+mod stream;
+
+pub use stream::stream;
 
 use super::files::Kind;
 use super::json;
@@ -44,13 +50,14 @@ pub struct Source {
     pub blake3: String,
 }
 
-/// The rows of one file. `file` is its index among the files read.
+/// The rows of one file of JSON or text that is in memory. `file` is its index among the files read.
 ///
 /// # Errors
 /// Where the file as a whole cannot be parsed (a JSON array that is cut off, say); with line and column.
 pub fn rows(path: &Path, bytes: &[u8], file: u32) -> Result<Vec<Raw>> {
     let kind = Kind::of(path).ok_or_else(|| Error::new("not a kind of file that is read").at(path.display()))?;
     match kind {
+        Kind::Csv | Kind::Parquet => Err(Error::new("this kind of file is read from disk only").at(path.display())),
         Kind::Text => Ok(vec![document(bytes, file)]),
         Kind::Json | Kind::JsonLines => {
             if json::is_one_value(bytes, kind == Kind::Json) {
@@ -92,9 +99,13 @@ fn whole_json(bytes: &[u8], file: u32) -> Result<Vec<Raw>> {
 
 /// One JSON object a line; blank lines are no rows.
 fn json_lines(bytes: &[u8], file: u32) -> Vec<Raw> {
+    json_lines_from(bytes, file, 1, 0)
+}
+
+/// As [`json_lines`], for a piece that begins at line `number` and byte `base` of its file.
+fn json_lines_from(bytes: &[u8], file: u32, mut number: u32, base: u64) -> Vec<Raw> {
     let mut lines = Vec::new();
-    let mut start = json::bom(bytes);
-    let mut number = 1u32;
+    let mut start = if base == 0 { json::bom(bytes) } else { 0 };
     while start < bytes.len() {
         let end = bytes[start..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |n| start + n);
         let line = bytes[start..end].trim_ascii();
@@ -109,7 +120,7 @@ fn json_lines(bytes: &[u8], file: u32) -> Vec<Raw> {
         .into_par_iter()
         .map(|(line, offset, bytes)| {
             let columns = match std::str::from_utf8(bytes) {
-                Err(e) => Err(not_utf8(offset + e.valid_up_to())),
+                Err(e) => Err(not_utf8(base as usize + offset + e.valid_up_to())),
                 Ok(text) => match serde_json::from_str::<Value>(text) {
                     Ok(value) => object(value),
                     Err(e) => Err(format!(
@@ -120,7 +131,7 @@ fn json_lines(bytes: &[u8], file: u32) -> Vec<Raw> {
                 },
             };
             Raw {
-                place: Place { file, line, offset: offset as u64, len: bytes.len() as u64 },
+                place: Place { file, line, offset: base + offset as u64, len: bytes.len() as u64 },
                 columns,
                 document: false,
             }
@@ -181,6 +192,11 @@ impl RowIndex {
             .files
             .get(place.file as usize)
             .ok_or_else(|| Error::new(format!("row {row} belongs to no file that was read")))?;
+        if Kind::of(path) == Some(Kind::Parquet) {
+            let columns = parquet::row(path, place.offset)?
+                .ok_or_else(|| Error::new(format!("row {row} is gone: the file has fewer")).at(path.display()))?;
+            return Ok(RowText { file: path.clone(), line: place.line, text: Value::Object(columns).to_string() });
+        }
         let bytes = bytes_at(path, place)
             .map_err(|e| Error::new(format!("row {row} cannot be read again: {e}")).at(path.display()))?;
         if (bytes.len() as u64) < place.len {

@@ -70,11 +70,16 @@ fn smollm2_rows_have_the_ids_and_labels_that_trl_gives_them() {
             0,
         ),
     ];
-    let options = Options { method: crate::recipe::Method::Sft, assistant_only_loss: true, completion_only_loss: false, max_seq_length: 48 };
+    let options = Options {
+        method: crate::recipe::Method::Sft,
+        assistant_only_loss: true,
+        completion_only_loss: false,
+        max_seq_length: 48,
+    };
     for (row, ids, first) in expected {
         let made = examples::make(&row, 0, &model, &options).unwrap();
         let [example] = made.examples.as_slice() else { panic!("{row:?} gives {made:?}") };
-        assert_eq!(example.ids, ids, "{row:?}");
+        assert_eq!(&example.ids[..], ids, "{row:?}");
         assert_eq!(example.trained, (0..ids.len()).map(|i| i >= first).collect::<Vec<_>>(), "{row:?}");
     }
 
@@ -102,7 +107,7 @@ fn labels(file: &str, chat: &Chat) -> Option<Result<Trained, String>> {
     let made = Masker { encode: &tokens, render: &template }.chat(chat, Labels::Assistant);
     Some(made.map(|(examples, method)| {
         let parts = examples.into_iter().map(|l| {
-            let e = Example { ids: l.ids, trained: l.trained, row: 0, truncated: false };
+            let e = Example { ids: l.ids.into(), trained: l.trained.into(), row: 0, truncated: false };
             let mut parts: Vec<String> = Vec::new();
             let mut before = false;
             for (&id, &trained) in e.ids.iter().zip(&e.trained) {

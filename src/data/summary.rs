@@ -32,6 +32,16 @@ impl MaskCounts {
         } += 1;
     }
 
+    /// Those of other rows too.
+    pub fn merge(&mut self, other: &Self) {
+        self.all += other.all;
+        self.prefix += other.prefix;
+        self.marks += other.marks;
+        self.turn_by_turn += other.turn_by_turn;
+        self.completion += other.completion;
+        self.parted += other.parted;
+    }
+
     /// How labels were found, and for how many rows, in words.
     pub fn words(&self) -> String {
         let parts = [
@@ -84,6 +94,9 @@ pub struct Summary {
     pub duplicates: u64,
     /// Evaluation rows that also stand among the training rows.
     pub eval_rows_in_train: u64,
+    /// Where the sources have weights: what an epoch sees of each.
+    #[serde(default)]
+    pub mixture: Vec<super::mix::Share>,
     /// Whatever else a person should know, one sentence each.
     pub notes: Vec<String>,
     /// Whether the tokens came from the cache.

@@ -29,6 +29,8 @@ pub struct AdapterConfig {
     /// Leaf names: `q_proj`, `down_proj` …
     pub target_modules: Vec<String>,
     pub base_model_name_or_path: String,
+    /// The base's commit on the hub.
+    pub revision: Option<String>,
 }
 
 /// One matrix: its name without PEFT's prefix (`model.layers.0.self_attn.q_proj.lora_A.weight`), its shape
@@ -132,6 +134,15 @@ impl Adapter {
 }
 
 impl AdapterConfig {
+    /// The base as `model.name_or_path` names it: at the commit it was trained over, where that is known.
+    pub fn base(&self) -> String {
+        let name = &self.base_model_name_or_path;
+        match &self.revision {
+            Some(revision) if crate::hub::is_id(name) && !Path::new(name).exists() => format!("hf:{name}@{revision}"),
+            _ => name.clone(),
+        }
+    }
+
     /// Every field that PEFT wrote when LoRA was new and still reads; what later versions added has defaults.
     fn to_json(&self) -> Result<Vec<u8>> {
         let alpha = match self.lora_alpha.fract() == 0.0 && self.lora_alpha.abs() < 1e9 {
@@ -154,7 +165,7 @@ impl AdapterConfig {
             "peft_type": "LORA",
             "r": self.r,
             "rank_pattern": {},
-            "revision": null,
+            "revision": self.revision,
             "target_modules": self.target_modules,
             "task_type": "CAUSAL_LM",
             "use_dora": false,
@@ -213,6 +224,7 @@ impl AdapterConfig {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_string(),
+            revision: value.get("revision").and_then(Value::as_str).map(str::to_string),
         })
     }
 }
@@ -280,6 +292,7 @@ mod tests {
             lora_dropout: 0.05,
             target_modules: vec!["down_proj".into(), "q_proj".into()],
             base_model_name_or_path: "owner/model".into(),
+            revision: None,
         }
     }
 
@@ -353,6 +366,7 @@ mod tests {
             rope_scaling: None,
             tie_word_embeddings: true,
             attention_bias: false,
+            traits: Default::default(),
             bos_token_id: None,
             eos_token_ids: vec![],
         };

@@ -4,7 +4,7 @@
 
 use crate::Result;
 use crate::data::tokenizer::{Templates, Tokenizer};
-use crate::model::config::Config;
+use crate::model::config::{Config, RopeScaling};
 use crate::model::files::Files;
 use serde_json::{Value, json};
 
@@ -44,6 +44,7 @@ pub fn companions(
             }
         }
         None => {
+            super::only_llama(config, "a config.json")?;
             files.push(("config.json".into(), pretty(&config_json(config, dtype))?));
             files.push(("tokenizer.json".into(), tokenizer.to_json()?.into_bytes()));
             let mut about = tokenizer.special.to_map();
@@ -85,13 +86,14 @@ fn pretty(value: &Value) -> Result<Vec<u8>> {
 
 /// A `config.json` for transformers' `LlamaForCausalLM`.
 fn config_json(c: &Config, dtype: &str) -> Value {
-    let scaling = c.rope_scaling.map(|s| {
-        json!({
+    let scaling = match &c.rope_scaling {
+        Some(RopeScaling::Llama3(s)) => Some(json!({
             "rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low_freq_factor,
             "high_freq_factor": s.high_freq_factor,
             "original_max_position_embeddings": s.original_max_position_embeddings,
-        })
-    });
+        })),
+        _ => None,
+    };
     // One id is written as a number, as the models' own files do.
     let eos = match c.eos_token_ids.as_slice() {
         [one] => json!(one),

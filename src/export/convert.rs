@@ -6,7 +6,7 @@ use super::metadata::{self, About};
 use super::mixture::{self, Facts, Mixture, Shape};
 use super::quant::{Kind, quantize};
 use super::weights::{Matrix, Weights, straightened};
-use crate::model::config::RopeScaling;
+use crate::model::config::{Llama3, RopeScaling};
 use crate::model::gguf::gguf_name;
 use crate::model::loading::Opened;
 use crate::{Error, Result};
@@ -34,11 +34,12 @@ impl<'a> Plan<'a> {
     /// When the model has no such file (a tokenizer that llama.cpp lacks), or a tensor cannot be read.
     pub fn new(model: &Opened, weights: &'a Weights<'a>, about: &About, mixture: Mixture) -> Result<Self> {
         let c = weights.config;
+        super::only_llama(c, "a GGUF")?;
         let mut named: Vec<(String, Source<'a>)> = Vec::new();
         for name in weights.names() {
-            named.push((gguf_name(&name), Source::Weight(weights.matrix(&name)?)));
+            named.push((gguf_name(c, &name), Source::Weight(weights.matrix(&name)?)));
         }
-        if let Some(scaling) = &c.rope_scaling {
+        if let Some(RopeScaling::Llama3(scaling)) = &c.rope_scaling {
             let divisors = rope_divisors(scaling, c.head_dim, c.rope_theta as f32);
             named.push(("rope_freqs.weight".to_string(), Source::Values(divisors)));
         }
@@ -144,8 +145,8 @@ impl Source<'_> {
     }
 }
 
-/// [`RopeScaling::divisors`] as the converter computes them, in f32 (`generate_extra_tensors` of its LlamaModel).
-fn rope_divisors(s: &RopeScaling, head_dim: usize, theta: f32) -> Vec<f32> {
+/// [`Llama3::divisors`] as the converter computes them, in f32 (`generate_extra_tensors` of its LlamaModel).
+fn rope_divisors(s: &Llama3, head_dim: usize, theta: f32) -> Vec<f32> {
     let (factor, low, high) = (s.factor as f32, s.low_freq_factor as f32, s.high_freq_factor as f32);
     let original = s.original_max_position_embeddings as f32;
     let one = |i: usize| {
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn llama_3_s_divisors_are_the_converter_s_to_the_bit() {
-        let s = RopeScaling {
+        let s = Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,

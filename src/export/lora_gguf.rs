@@ -15,13 +15,13 @@ use crate::{Error, Result};
 use std::path::Path;
 
 /// An entry's name in the file, and whether its rows are those of q or k.
-fn place(entry: &Entry) -> (String, bool) {
+fn place(c: &Config, entry: &Entry) -> (String, bool) {
     let (module, side) = match entry.0.strip_suffix(".lora_A.weight") {
         Some(module) => (module, "lora_a"),
         None => (entry.0.strip_suffix(".lora_B.weight").unwrap_or(&entry.0), "lora_b"),
     };
     let rotary = side == "lora_b" && (module.ends_with("q_proj") || module.ends_with("k_proj"));
-    (format!("{}.{side}", gguf_name(&format!("{module}.weight"))), rotary)
+    (format!("{}.{side}", gguf_name(c, &format!("{module}.weight"))), rotary)
 }
 
 /// Write `adapter` of a model shaped as `config`. Returns the bytes.
@@ -29,6 +29,7 @@ fn place(entry: &Entry) -> (String, bool) {
 /// # Errors
 /// When the adapter was made for another shape.
 pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Result<u64> {
+    super::only_llama(config, "an adapter as a GGUF")?;
     adapter.fits(config)?;
     let mut keys = Keys::default();
     keys.text("general.architecture", "llama");
@@ -41,11 +42,11 @@ pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Res
     let tensors: Vec<Tensor> = adapter
         .entries
         .iter()
-        .map(|e| Tensor { name: place(e).0, rows: e.1[0], columns: e.1[1], dimensions: 2, kind: Kind::F32 })
+        .map(|e| Tensor { name: place(config, e).0, rows: e.1[0], columns: e.1[1], dimensions: 2, kind: Kind::F32 })
         .collect();
     let fill = |tensor: usize, first: usize, out: &mut [u8]| -> Result<()> {
         let entry = &adapter.entries[tensor];
-        let (columns, rotary) = (entry.1[1], place(entry).1);
+        let (columns, rotary) = (entry.1[1], place(config, entry).1);
         for (n, out) in out.chunks_exact_mut(columns * 4).enumerate() {
             let at = first + n;
             let row = if rotary { straightened(at, config.head_dim) } else { at };
@@ -71,7 +72,7 @@ pub fn compare(file: &GgufFile, adapter: &Adapter, config: &Config) -> Result<us
         return Err(Error::new(format!("alpha is {alpha:?} and was {} in training", adapter.config.lora_alpha)));
     }
     for entry in &adapter.entries {
-        let (name, rotary) = place(entry);
+        let (name, rotary) = place(config, entry);
         let (kind, bytes) = file.stored(&name, &entry.1)?;
         if kind != candle_core::quantized::GgmlDType::F32 {
             return Err(Error::new(format!("stored as {kind:?}")).at(&name));

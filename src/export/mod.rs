@@ -20,3 +20,17 @@ mod sentencepiece;
 pub mod subject;
 pub mod vocabulary;
 pub mod weights;
+
+use crate::model::config::Config;
+use crate::{Error, Result};
+
+/// Refuses to write `what` of a model that is not a Llama: names, keys and layout here are those of one.
+fn only_llama(c: &Config, what: &str) -> Result<()> {
+    let beyond = c.beyond_llama();
+    if c.model_type == "llama" && beyond.is_empty() && !c.attention_bias {
+        return Ok(());
+    }
+    let traits = if beyond.is_empty() { String::new() } else { format!(" ({})", beyond.join(", ")) };
+    Err(Error::usage(format!("{what} of a {} model{traits} cannot be written", c.model_type))
+        .next("its adapter can; and so can the merged folder of a model in Hugging Face's layout, but for gpt-oss"))
+}

@@ -8,7 +8,7 @@ use super::quant::Kind;
 use crate::model::config::Config;
 use crate::model::convert::{Float, dequantize, widen};
 use crate::model::files::Bytes;
-use crate::model::gguf::gguf_name;
+use crate::model::gguf::{gguf_name, is_interleaved};
 use crate::model::loading::Opened;
 use crate::ops::simd::vectorized;
 use crate::{Error, Result};
@@ -55,7 +55,7 @@ struct Delta<'a> {
 
 impl<'a> Weights<'a> {
     /// # Errors
-    /// When a tensor is missing, of another shape or type than the configuration asks for, or one that a Llama has no
+    /// When a tensor is missing, of another shape or type than the configuration asks for, or one that the architecture has no
     /// place for; when the adapter was made for another shape.
     pub fn open(model: &'a Opened, adapter: Option<&'a Adapter>) -> Result<Self> {
         let config = model.config();
@@ -65,8 +65,14 @@ impl<'a> Weights<'a> {
         let scale = adapter.map_or(0.0, |a| (a.config.lora_alpha / a.config.r as f64) as f32);
         let (mut shards, mut places) = (Vec::new(), HashMap::new());
         match model {
-            Opened::Gguf(m) => m.refuse_strangers()?,
+            Opened::Gguf(m) => {
+                super::only_llama(config, "what comes from a GGUF")?;
+                m.refuse_strangers()?;
+            }
             Opened::Hf(m) => {
+                if config.traits.experts.is_some_and(|e| e.biased) {
+                    super::only_llama(config, "a merged folder")?;
+                }
                 shards = m.shards()?;
                 for (i, (name, bytes)) in shards.iter().enumerate() {
                     places.extend(index(bytes, i, config).map_err(|e| e.at(m.files.label(name)))?);
@@ -92,12 +98,10 @@ impl<'a> Weights<'a> {
         let Some((_, shape)) = self.config.tensor_shapes().into_iter().find(|(n, _)| n == name) else {
             return Err(Error::new("the model has no such tensor").at(name));
         };
-        let leaf = name.rsplit('.').nth(1);
         let (kind, stored, interleaved) = match self.model {
             Opened::Gguf(m) => {
-                let (kind, bytes) = m.file.stored(&gguf_name(name), &shape)?;
-                let rotary = matches!(leaf, Some("q_proj" | "k_proj"));
-                (kind, bytes, rotary.then_some(self.config.head_dim))
+                let (kind, bytes) = m.file.stored(&gguf_name(self.config, name), &shape)?;
+                (kind, bytes, is_interleaved(self.config, name).then_some(self.config.head_dim))
             }
             Opened::Hf(m) => {
                 let Some((shard, range, kind)) = self.places.get(name) else {

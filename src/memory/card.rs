@@ -3,7 +3,7 @@
 //!
 //! Arithmetic only: no card is needed to plan. The engine of [`crate::model`] lays its memory out by it.
 
-use super::estimate::{Estimate, Shape};
+use super::estimate::{Estimate, Shape, trained};
 use crate::recipe::Recipe;
 use crate::{Error, Kind, Result};
 
@@ -22,6 +22,12 @@ pub struct Sizes {
     pub extra: [usize; 4],
     /// Columns of adapters in all four.
     pub ranks: usize,
+    /// Whether the frozen products are in fp8: what meets them is quantized first.
+    pub fp8: bool,
+    /// Heads with norms of their own.
+    pub normed: usize,
+    /// Whether what attention and MLP give is normalised before it joins the stream.
+    pub post_norms: bool,
 }
 
 /// What a block leaves behind for its way back.
@@ -83,7 +89,9 @@ impl Sizes {
 
     /// Bytes that `keep` adds to a block's input.
     pub fn kept(&self, keep: Keep, t: usize) -> usize {
-        let attention = BF16 * t * (self.qkv() + self.queries + self.extra[1] + self.hidden) + 4 * t * self.heads;
+        let share = if self.post_norms { self.hidden } else { 0 };
+        let attention = BF16 * t * (self.qkv() + self.queries + self.extra[1] + self.hidden + share)
+            + 4 * t * (self.heads + self.normed);
         match keep {
             Keep::Input => 0,
             Keep::Attention => attention,
@@ -101,6 +109,11 @@ impl Sizes {
         BF16 * t * self.ranks
     }
 
+    /// Bytes of what a block's MLP gave before the norm after it, which is always kept.
+    pub fn share(&self, t: usize) -> usize {
+        if self.post_norms { BF16 * t * self.hidden } else { 0 }
+    }
+
     /// Bytes of the region that attention, MLP and loss share, one after the other.
     pub fn shared(&self, t: usize, tile: usize, logits: usize, splits: usize) -> usize {
         let (n, f) = (self.hidden, self.intermediate);
@@ -112,6 +125,15 @@ impl Sizes {
         attention.max(mlp).max(loss) + 16 * 256
     }
 
+    /// Bytes of what is quantized at a time: codes, then a scale a row.
+    pub fn quantized(&self, t: usize, tile: usize) -> usize {
+        if !self.fp8 {
+            return 0;
+        }
+        let (rows, tiled) = (self.hidden.max(self.qkv()), (2 * self.intermediate).max(self.hidden));
+        (t * rows).max(tile * tiled).next_multiple_of(256) + 4 * t.max(tile)
+    }
+
     /// Bytes of the parts of keys' and values' gradients.
     pub fn partial(&self, t: usize, splits: usize) -> usize {
         if splits > 1 { 4 * splits * t * self.keys_values } else { 0 }
@@ -119,7 +141,8 @@ impl Sizes {
 
     /// Bytes of what one layer works with when it keeps nothing, and of the gradient stream.
     pub fn passing(&self, t: usize) -> usize {
-        BF16 * t * self.stream() + self.kept(Keep::Attention, t) + 4 * t
+        let shares = if self.post_norms { 2 } else { 1 };
+        shares * BF16 * t * self.stream() + self.kept(Keep::Attention, t) + 4 * t
     }
 }
 
@@ -135,14 +158,14 @@ impl Plan {
         let t = self.tokens;
         let inputs = if self.offload { RING.min(s.layers + 1) } else { s.layers + 1 };
         let kept: usize = self.keep.iter().map(|k| s.kept(*k, t)).sum();
-        inputs * s.input(t) + s.layers * s.adapted(t) + kept
+        inputs * s.input(t) + s.layers * (s.adapted(t) + s.share(t)) + kept
     }
 
     /// Bytes of what every layer works with in turn.
     pub fn workspace(&self, s: &Sizes) -> usize {
         let t = self.tokens;
         let attention = if self.keep.contains(&Keep::Input) { 0 } else { s.kept(Keep::Attention, t) };
-        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits)
+        s.passing(t) - attention + s.shared(t, self.tile, self.logits, self.splits) + s.quantized(t, self.tile)
     }
 
     /// Relative time of a step: multiplications of a block as 1 each for the pass forward and the one back.
@@ -275,8 +298,13 @@ impl Card<'_> {
     fn ranks(&self) -> [usize; 4] {
         let Some(lora) = &self.recipe.lora else { return [0; 4] };
         let names = self.shape.adapted_names(self.recipe);
-        [&["q_proj", "k_proj", "v_proj"][..], &["o_proj"], &["gate_proj", "up_proj"], &["down_proj"]]
-            .map(|group| lora.r * group.iter().filter(|n| names.contains(n)).count())
+        [
+            &["q_proj", "k_proj", "v_proj", "qkv_proj"][..],
+            &["o_proj"],
+            &["gate_proj", "up_proj", "gate_up_proj"],
+            &["down_proj"],
+        ]
+        .map(|group| lora.r * group.iter().filter(|n| names.contains(n)).count())
     }
 
     /// (outputs, inputs) of qkv, o, gate_up and down.
@@ -302,6 +330,9 @@ impl Card<'_> {
             vocab: s.vocab_size,
             extra: after,
             ranks: ranks.iter().sum(),
+            fp8: self.recipe.model.load_in_fp8,
+            normed: s.normed_heads,
+            post_norms: s.post_norms,
         }
     }
 
@@ -315,6 +346,11 @@ impl Card<'_> {
         };
         let matrices: usize = (0..4)
             .map(|i| match four {
+                false if self.recipe.model.load_in_fp8 => {
+                    let ((out, inputs), ranks) = (products[i], ranks[i]);
+                    let edges = ranks * stride(inputs) + out * extra(ranks, false);
+                    2 * out * inputs + 4 * (out + inputs) + BF16 * edges + BUFFER
+                }
                 false => laid_out(i),
                 // Codes, a scale of one byte for 64, one of four bytes for 256 of those.
                 true => {
@@ -331,7 +367,7 @@ impl Card<'_> {
             let two = laid_out(0).max(laid_out(1)).max(laid_out(2)) + laid_out(3);
             all.push(("weights in 16 bits", two as u64));
         }
-        all.push(("adapters, grads, adam", 16 * s.trainable(self.recipe)));
+        all.push(("adapters, grads, adam", trained(self.recipe, s.trainable(self.recipe))));
         all.push(("cuBLAS", CUBLAS as u64));
         all.push(("CUDA context", CONTEXT));
         all
@@ -422,6 +458,9 @@ mod tests {
         vocab: 152_064,
         extra: [56, 16, 32, 16],
         ranks: 112,
+        fp8: false,
+        normed: 0,
+        post_norms: false,
     };
 
     #[test]
@@ -462,6 +501,12 @@ mod tests {
             keys: 512,
             num_attention_heads: 28,
             tie_word_embeddings: false,
+            fused: false,
+            dense: true,
+            others: 2 * 3_584,
+            kept: 0,
+            normed_heads: 0,
+            post_norms: false,
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {
             let text = format!(

@@ -4,7 +4,8 @@
 //! backward pass needs (or the block's input alone, where activations are computed again); the logits of one chunk; the
 //! largest set of intermediates that live at one time; and the program itself.
 
-use crate::recipe::{LINEAR, Method, Recipe, TargetModules};
+use crate::ops::optimizer::Optim;
+use crate::recipe::{FUSED, LINEAR, Method, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,18 @@ pub struct Shape {
     pub keys: usize,
     pub num_attention_heads: usize,
     pub tie_word_embeddings: bool,
+    /// Whether q, k, v are one matrix, and gate and up another.
+    pub fused: bool,
+    /// Whether the MLP is one for all tokens; else a mixture of experts, which carries no adapters.
+    pub dense: bool,
+    /// Numbers of a block's weights besides its linear layers: norms, biases, experts.
+    pub others: usize,
+    /// f32 numbers that a block keeps per token for its backward pass, beyond what every block does.
+    pub kept: usize,
+    /// Heads of queries and keys that have norms of their own.
+    pub normed_heads: usize,
+    /// Whether what attention and MLP give is normalised too.
+    pub post_norms: bool,
 }
 
 /// Bytes of an f32.
@@ -43,9 +56,13 @@ const FILL: f64 = 0.9;
 
 impl Shape {
     /// (name, outputs, inputs) of a block's linear layers.
-    fn linears(&self) -> [(&'static str, usize, usize); 7] {
+    fn linears(&self) -> Vec<(&'static str, usize, usize)> {
         let (n, f) = (self.hidden_size, self.intermediate_size);
-        [
+        if self.fused {
+            let qkv = (FUSED[0], self.queries + 2 * self.keys, n);
+            return vec![qkv, (LINEAR[3], n, self.queries), (FUSED[1], 2 * f, n), (LINEAR[6], n, f)];
+        }
+        let mut all = vec![
             (LINEAR[0], self.queries, n),
             (LINEAR[1], self.keys, n),
             (LINEAR[2], self.keys, n),
@@ -53,12 +70,14 @@ impl Shape {
             (LINEAR[4], f, n),
             (LINEAR[5], f, n),
             (LINEAR[6], n, f),
-        ]
+        ];
+        all.truncate(if self.dense { 7 } else { 4 });
+        all
     }
 
     /// Numbers in the base model; a tied head counts once.
     pub fn parameters(&self) -> u64 {
-        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + 2 * self.hidden_size;
+        let layer: usize = self.linears().iter().map(|(_, o, i)| o * i).sum::<usize>() + self.others;
         let tables = if self.tie_word_embeddings { 1 } else { 2 };
         (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
     }
@@ -70,7 +89,7 @@ impl Shape {
             TargetModules::AllLinear(_) => true,
             TargetModules::Names(names) => names.iter().any(|n| n == name),
         };
-        self.linears().map(|(name, ..)| name).into_iter().filter(here).collect()
+        self.linears().into_iter().map(|(name, ..)| name).filter(here).collect()
     }
 
     fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
@@ -94,7 +113,7 @@ impl Shape {
         let qkv = self.queries + 2 * self.keys;
         let block = 2 * self.hidden_size + qkv + self.queries + self.num_attention_heads + 2 * self.intermediate_size;
         let inner = recipe.lora.as_ref().map_or(0, |l| l.r * self.adapted(recipe).len());
-        (block + inner) as u64
+        (block + inner + self.kept) as u64
     }
 
     /// f32 numbers per token of the intermediates that live at one time in a block's backward pass, besides what is
@@ -129,6 +148,11 @@ pub fn gib(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / (1u64 << 30) as f64)
 }
 
+/// Bytes of `n` numbers that train: values, gradients and moments.
+pub(super) fn trained(recipe: &Recipe, n: u64) -> u64 {
+    2 * F32 * n + Optim::named(&recipe.train.optim).bytes(n)
+}
+
 /// Tokens of the largest batch: rows are laid end to end without padding, so it is the batch size times the longest row
 /// (`longest`, in tokens, where the rows are known), or times the full length where rows are packed.
 fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
@@ -154,13 +178,14 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let threads = std::thread::available_parallelism().map_or(1, |c| c.get() as u64);
     let scores = threads * 2 * QUERIES * row;
     let states = if recipe.lora.is_some() { "adapters, grads, adam" } else { "grads, adam" };
-    let copies = if recipe.lora.is_some() { 4 } else { 3 };
+    // Under full tuning the values are the weights.
+    let values = if recipe.lora.is_some() { 0 } else { F32 * trainable };
     // What trains, as it stood at step 0; kept aside while the copy speaks.
     let copied = (recipe.method == Method::Dpo || recipe.grpo.as_ref().is_some_and(|g| g.beta > 0.0)) && recipe.has_given_start();
     let reference = if copied { 2 * F32 * trainable } else { 0 };
     let mut components = vec![
         ("weights f32", F32 * shape.parameters()),
-        (states, F32 * copies * trainable),
+        (states, trained(recipe, trainable) - values),
         ("activations", F32 * activations),
         ("loss chunk", F32 * loss),
         ("workspace", F32 * (t * shape.passing() + scores)),
@@ -247,6 +272,12 @@ mod tests {
         keys: 192,
         num_attention_heads: 9,
         tie_word_embeddings: true,
+        fused: false,
+        dense: true,
+        others: 2 * 576,
+        kept: 0,
+        normed_heads: 0,
+        post_norms: false,
     };
 
     fn recipe(more: &str) -> Recipe {

@@ -15,7 +15,8 @@ pub enum Place {
     Cuda(usize),
 }
 
-/// `auto` (a card where one can be used, else the CPU), `cpu`, `cuda` (the first card) or `cuda:N`.
+/// `auto` (a card where one can be used, else the CPU), `cpu`, `cuda` (the first card, or this process's own) or
+/// `cuda:N`.
 ///
 /// # Errors
 /// Another word; a card that was asked for and is not there, or that this build cannot use.
@@ -24,10 +25,10 @@ pub fn choose(device: &str) -> Result<Place> {
         "cpu" => Ok(Place::Cpu { because: None }),
         "auto" => Ok(auto()),
         _ => {
-            let number =
-                if device == "cuda" { Some(0) } else { device.strip_prefix("cuda:").and_then(|n| n.parse().ok()) };
+            let number = device.strip_prefix("cuda:").and_then(|n| n.parse().ok());
             match number {
-                Some(n) => card(n),
+                _ if device == "cuda" => card(None),
+                Some(n) => card(Some(n)),
                 None => Err(Error::usage(format!("device \"{device}\" is not known")).next("use auto, cpu or cuda:N")),
             }
         }
@@ -40,21 +41,31 @@ fn auto() -> Place {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn card(n: usize) -> Result<Place> {
-    Err(Error::usage(format!("device cuda:{n}: this program was built without CUDA"))
+fn card(n: Option<usize>) -> Result<Place> {
+    let asked = n.map_or("cuda".to_string(), |n| format!("cuda:{n}"));
+    Err(Error::usage(format!("device {asked}: this program was built without CUDA"))
         .next("build it with `cargo build --release --features cuda`, or use auto or cpu"))
 }
 
 #[cfg(feature = "cuda")]
 fn auto() -> Place {
-    match crate::ops::cuda::device::cards() {
-        Ok(_) => Place::Cuda(0),
+    match own() {
+        Ok(n) => Place::Cuda(n),
         Err(e) => Place::Cpu { because: Some(e.to_string()) },
     }
 }
 
 #[cfg(feature = "cuda")]
-fn card(n: usize) -> Result<Place> {
-    crate::ops::cuda::device::cards()?;
-    Ok(Place::Cuda(n))
+fn card(n: Option<usize>) -> Result<Place> {
+    let own = own()?;
+    Ok(Place::Cuda(n.unwrap_or(own)))
+}
+
+/// The first card, or for one of several processes of this machine that of its number: round again where a launcher
+/// shows each process fewer.
+#[cfg(feature = "cuda")]
+fn own() -> Result<usize> {
+    let cards = crate::ops::cuda::device::cards()?;
+    let local = ["LOCAL_RANK", "SLURM_LOCALID"].iter().find_map(|name| std::env::var(name).ok()?.parse::<usize>().ok());
+    Ok(local.unwrap_or(0) % usize::try_from(cards).unwrap_or(1).max(1))
 }

@@ -8,9 +8,12 @@ use super::config::Config;
 use super::cuda::CudaLlama;
 use super::llama::{Llama, Pass, Weighted};
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::Batch;
-use crate::ops::adamw::{AdamW, Rule};
+use crate::ops::adamw::Rule;
+use crate::ops::arena;
 pub use crate::ops::cross_entropy::LogProbabilities;
+use crate::ops::optimizer::{Moments, Optim, Optimizer};
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -65,8 +68,9 @@ pub enum Engine {
 
 pub struct OnCpu {
     model: Llama,
+    optim: Optim,
     /// Made at the first step, or when a checkpoint is put back.
-    optimizer: Option<AdamW>,
+    optimizer: Option<Optimizer>,
     nll: f64,
 }
 
@@ -77,13 +81,12 @@ pub enum Cache {
     Cuda(Box<super::cuda::CudaCache>),
 }
 
-impl From<Llama> for Engine {
-    fn from(model: Llama) -> Self {
-        Engine::Cpu(Box::new(OnCpu { model, optimizer: None, nll: 0.0 }))
-    }
-}
-
 impl Engine {
+    /// `model` on the CPU, with the optimizer that its training will step with.
+    pub fn on_cpu(model: Llama, optim: Optim) -> Self {
+        Engine::Cpu(Box::new(OnCpu { model, optim, optimizer: None, nll: 0.0 }))
+    }
+
     pub fn config(&self) -> &Config {
         match self {
             Engine::Cpu(c) => c.model.config(),
@@ -155,11 +158,28 @@ impl Engine {
         }
     }
 
+    /// Gradients and ΣNLL since the last step become their sums over all ranks. Every rank calls it before its step.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        match self {
+            Engine::Cpu(c) => {
+                let mut nll = [c.nll];
+                ranks.sum(&mut nll)?;
+                c.nll = nll[0];
+                let grads = c.model.params().grad_tensor();
+                let mut all = grads.to_vec1::<f32>()?;
+                ranks.sum_f32(&mut all)?;
+                arena::copy_(grads, &all)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(c) => c.reduce(ranks),
+        }
+    }
+
     /// A training pass whose loss is any function of the labels' log-probabilities: `weigh` is given them, in the batch's
     /// order, and answers with the loss and its derivative by each. The loss is added to what [`Engine::step`] reports.
-    ///
-    /// # Errors
-    /// On a card, whose engine has no such pass.
     pub fn weighted_backward(
         &mut self,
         batch: &Batch,
@@ -179,14 +199,11 @@ impl Engine {
                 Ok(())
             }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(_) => Err(not_on_a_card()),
+            Engine::Cuda(c) => c.weighted_backward(batch, of, weigh),
         }
     }
 
     /// The log-probability of every label of `batches`, in order, as `voice` has it: no dropout, nothing saved.
-    ///
-    /// # Errors
-    /// On a card, whose engine has no such pass.
     pub fn log_probabilities(
         &mut self,
         batches: &[Batch],
@@ -216,7 +233,7 @@ impl Engine {
                 }
             }
             #[cfg(feature = "cuda")]
-            Engine::Cuda(_) => Err(not_on_a_card()),
+            Engine::Cuda(c) => c.log_probabilities(batches, of, voice),
         }
     }
 
@@ -232,10 +249,9 @@ impl Engine {
                     _ => 1.0,
                 };
                 let taken = grad_norm.is_finite() && c.nll.is_finite();
-                let optimizer = optimizer(&mut c.optimizer, params)?;
+                let optimizer = optimizer(&mut c.optimizer, c.optim, params)?;
                 if taken {
-                    optimizer.obey(rule);
-                    optimizer.step(params, rule.lr, clip)?;
+                    optimizer.step(rule, params.value_tensor(), params.grad_tensor(), params.decayed(), clip)?;
                 }
                 Ok(Stepped { nll: std::mem::take(&mut c.nll), grad_norm, taken })
             }
@@ -374,15 +390,12 @@ impl Engine {
         }
     }
 
-    /// AdamW's first and second moments, and the steps it has taken.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
+    /// The optimizer's moments, and the steps it has taken.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
         match self {
             Engine::Cpu(c) => match &c.optimizer {
-                Some(o) => Ok((o.m.to_vec1()?, o.v.to_vec1()?, o.t)),
-                None => {
-                    let zeros = vec![0f32; c.model.params().len()];
-                    Ok((zeros.clone(), zeros, 0))
-                }
+                Some(o) => o.moments(),
+                None => fresh(c.optim, c.model.params())?.moments(),
             },
             #[cfg(feature = "cuda")]
             Engine::Cuda(c) => c.moments(),
@@ -390,13 +403,17 @@ impl Engine {
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         match self {
-            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.model.params())?.set_state(m, v, t),
+            Engine::Cpu(c) => optimizer(&mut c.optimizer, c.optim, c.model.params())?.set_moments(moments, t),
             #[cfg(feature = "cuda")]
-            Engine::Cuda(c) => c.set_moments(m, v, t),
+            Engine::Cuda(c) => c.set_moments(moments, t),
         }
     }
+}
+
+fn fresh(optim: Optim, params: &Params) -> Result<Optimizer> {
+    Optimizer::new(optim, params.len(), params.value_tensor().device())
 }
 
 #[cfg(feature = "cuda")]
@@ -404,9 +421,9 @@ fn not_on_a_card() -> Error {
     Error::usage("dpo and grpo are not computed on a card").next("train on the CPU: model.device = \"cpu\"")
 }
 
-fn optimizer<'a>(held: &'a mut Option<AdamW>, params: &Params) -> Result<&'a mut AdamW> {
+fn optimizer<'a>(held: &'a mut Option<Optimizer>, optim: Optim, params: &Params) -> Result<&'a mut Optimizer> {
     if held.is_none() {
-        *held = Some(AdamW::new(params, (0.9, 0.999), 1e-8, 0.0)?);
+        *held = Some(fresh(optim, params)?);
     }
     held.as_mut().ok_or_else(|| Error::new("the optimizer is gone"))
 }

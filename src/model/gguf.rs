@@ -3,11 +3,15 @@
 //! Weights come out under Hugging Face names, in Hugging Face layout, f32. Must not know how a tokenizer works.
 
 mod metadata;
+mod names;
 
 pub use metadata::{Metadata, whole};
+pub use names::{expert, gguf_name, is_interleaved, offset};
 
-use crate::model::config::{Config, RopeScaling, Weights};
+use crate::model::config::{Config, Llama3, RopeScaling, Weights};
 use crate::model::convert::dequantize;
+use crate::model::families;
+use crate::model::families::gguf::{Gguf, LONG, SHORT};
 use crate::model::files::Bytes;
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
@@ -66,21 +70,19 @@ impl GgufModel {
     pub fn weights(&self) -> Result<Weights> {
         let wanted = self.config.tensor_shapes();
         let named: Vec<(String, &String, &Vec<usize>)> =
-            wanted.iter().map(|(name, shape)| (gguf_name(name), name, shape)).collect();
+            wanted.iter().map(|(name, shape)| (gguf_name(&self.config, name), name, shape)).collect();
         self.refuse_unknown(&named)?;
         let tensors = named
             .par_iter()
             .map(|(stored, name, shape)| {
                 let place = || format!("{}: {stored}", self.file.path.display());
-                let mut values =
-                    tensor_values(&self.file.content, &self.file.bytes, stored, shape).map_err(|e| e.at(place()))?;
-                let heads = match name.rsplit('.').nth(1) {
-                    Some("q_proj") => Some(self.config.num_attention_heads),
-                    Some("k_proj") => Some(self.config.num_key_value_heads),
-                    _ => None,
-                };
-                if let Some(heads) = heads {
-                    values = unpermute(&values, heads, shape[1]);
+                let mut values = self.values(stored, name, shape).map_err(|e| e.at(place()))?;
+                if is_interleaved(&self.config, name) {
+                    values = unpermute(&values, shape[0] / self.config.head_dim, values.len() / shape[0]);
+                }
+                let offset = offset(&self.config, name);
+                if offset != 0.0 {
+                    values.iter_mut().for_each(|v| *v -= offset);
                 }
                 let tensor =
                     Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).map_err(|e| Error::from(e).at(place()))?;
@@ -90,25 +92,39 @@ impl GgufModel {
         Ok(Weights { config: self.config.clone(), tensors })
     }
 
-    /// Refuses tensors that a Llama has no place for.
+    /// A weight's numbers, in the file's order of rows; of a stack of experts', one expert's.
+    fn values(&self, stored: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (content, bytes) = (&self.file.content, &self.file.bytes);
+        let (Some((number, _)), Some(experts)) = (expert(name), self.config.traits.experts) else {
+            return tensor_values(content, bytes, stored, shape);
+        };
+        let (kind, data) = self::stored(content, bytes, stored, &[&[experts.count], shape].concat())?;
+        let size = data.len() / experts.count;
+        let own = data.get(number * size..(number + 1) * size);
+        dequantize(own.ok_or_else(|| Error::new(format!("there is no expert {number}")))?, kind, shape.iter().product())
+    }
+
+    /// Refuses tensors that the architecture has no place for.
     pub fn refuse_strangers(&self) -> Result<()> {
         let wanted = self.config.tensor_shapes();
-        let named: Vec<_> = wanted.iter().map(|(name, shape)| (gguf_name(name), name, shape)).collect();
+        let named: Vec<_> = wanted.iter().map(|(name, shape)| (gguf_name(&self.config, name), name, shape)).collect();
         self.refuse_unknown(&named)
     }
 
     fn refuse_unknown(&self, named: &[(String, &String, &Vec<usize>)]) -> Result<()> {
         let known: std::collections::HashSet<&str> = named.iter().map(|(n, ..)| n.as_str()).collect();
-        let mut unknown: Vec<&String> =
-            self.file.content.tensor_infos.keys().filter(|n| !known.contains(n.as_str()) && *n != ROPE_FREQS).collect();
+        let known = |n: &str| known.contains(n) || [ROPE_FREQS, LONG, SHORT].contains(&n);
+        let mut unknown: Vec<&String> = self.file.content.tensor_infos.keys().filter(|n| !known(n)).collect();
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => {
-                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                    .at(self.file.path.display())
-                    .next("only plain Llama decoders are supported: no biases, no experts"))
-            }
+            Some(name) => Err(Error::new(format!(
+                "{} tensors that this {} model has no place for, first {name}",
+                unknown.len(),
+                self.config.model_type
+            ))
+            .at(self.file.path.display())
+            .next("use the model's Hugging Face folder")),
         }
     }
 }
@@ -142,70 +158,18 @@ fn zero_alignment(bytes: &[u8]) -> bool {
 /// The configuration, under llama.cpp's keys (`llama.*`, `tokenizer.ggml.*`).
 fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
     let meta = Metadata::of(content);
-    match meta.text("general.architecture")? {
-        Some("llama") => {}
-        other => {
-            return Err(Error::new(format!("architecture {} is not supported", other.unwrap_or("(none named)")))
-                .next("supported in a .gguf: llama"));
-        }
-    }
-    let required = |key: &str| match meta.size(&format!("llama.{key}"))? {
-        Some(n) => Ok(n),
-        None => Err(Error::new(format!("llama.{key} is missing"))),
+    let embeddings = content.tensor_infos.get("token_embd.weight").and_then(|e| e.shape.dims().first());
+    let keys = Gguf {
+        architecture: meta.text("general.architecture")?.unwrap_or("(none named)"),
+        meta,
+        vocab_size: embeddings.copied(),
+        has: &|name| content.tensor_infos.contains_key(name),
+        values: &|name, n| tensor_values(content, bytes, name, &[n]).map_err(|e| e.at(name)),
     };
-    if meta.size("llama.expert_count")?.is_some_and(|n| n > 0) {
-        return Err(Error::new("mixtures of experts are not supported").next("use a dense Llama"));
-    }
-    let hidden_size = required("embedding_length")?;
-    let heads = required("attention.head_count")?;
-    let head_dim = match meta.size("llama.attention.key_length")? {
-        Some(n) => n,
-        None => hidden_size / heads.max(1),
-    };
-    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-        if let Some(n) = meta.size(key)?.filter(|&n| n != head_dim) {
-            return Err(Error::new(format!(
-                "{key} = {n} differs from the head size {head_dim}, which is not supported"
-            )));
-        }
-    }
-    if let Some(kind) = meta.text("llama.rope.scaling.type")?.filter(|&k| k != "none") {
-        return Err(Error::new(format!("rope scaling of type \"{kind}\" is not supported"))
-            .next("supported: none, and Llama 3's (rope_freqs.weight)"));
-    }
-    let embeddings = content.tensor_infos.get("token_embd.weight").ok_or_else(|| {
-        Error::new("token_embd.weight is missing").next("is this file only a vocabulary, or one part of a split model?")
-    })?;
-    let mut eos_token_ids = Vec::new();
-    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
-        if let Some(id) = meta.size(key)?.and_then(|n| u32::try_from(n).ok()).filter(|id| !eos_token_ids.contains(id)) {
-            eos_token_ids.push(id);
-        }
-    }
-    let mut config = Config {
-        model_type: "llama".to_string(),
-        vocab_size: embeddings.shape.dims().first().copied().unwrap_or(0),
-        hidden_size,
-        intermediate_size: required("feed_forward_length")?,
-        num_hidden_layers: required("block_count")?,
-        num_attention_heads: heads,
-        num_key_value_heads: meta.size("llama.attention.head_count_kv")?.unwrap_or(heads),
-        head_dim,
-        max_position_embeddings: required("context_length")?,
-        rms_norm_eps: meta
-            .float("llama.attention.layer_norm_rms_epsilon")?
-            .ok_or_else(|| Error::new("llama.attention.layer_norm_rms_epsilon is missing"))?,
-        rope_theta: meta.float("llama.rope.freq_base")?.unwrap_or(10_000.0),
-        rope_scaling: None,
-        tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
-        attention_bias: false,
-        bos_token_id: meta.size("tokenizer.ggml.bos_token_id")?.and_then(|n| u32::try_from(n).ok()),
-        eos_token_ids,
-    };
-    config.validate()?;
-    if content.tensor_infos.contains_key(ROPE_FREQS) {
-        let divisors = tensor_values(content, bytes, ROPE_FREQS, &[head_dim / 2]).map_err(|e| e.at(ROPE_FREQS))?;
-        config.rope_scaling = llama3_scaling(&divisors, head_dim, config.rope_theta)?;
+    let mut config = families::from_gguf(&keys)?;
+    if config.rope_scaling.is_none() && content.tensor_infos.contains_key(ROPE_FREQS) {
+        let divisors = (keys.values)(ROPE_FREQS, config.head_dim / 2)?;
+        config.rope_scaling = llama3_scaling(&divisors, config.head_dim, config.rope_theta)?;
     }
     Ok(config)
 }
@@ -218,11 +182,11 @@ fn llama3_scaling(divisors: &[f32], head_dim: usize, rope_theta: f64) -> Result<
     }
     let factor = f64::from(divisors.iter().copied().fold(1.0, f32::max));
     let scaling =
-        RopeScaling { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
     let expected = scaling.divisors(head_dim, rope_theta);
     let same = expected.iter().zip(divisors).all(|(e, d)| (e - f64::from(*d)).abs() <= 1e-4 * e);
     match same {
-        true => Ok(Some(scaling)),
+        true => Ok(Some(RopeScaling::Llama3(scaling))),
         false => Err(Error::new("rope_freqs.weight is not Llama 3's scaling of the rotary frequencies")
             .next("use the model's Hugging Face folder")),
     }
@@ -269,31 +233,6 @@ fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
     out
 }
 
-/// llama.cpp's name of a weight.
-pub fn gguf_name(name: &str) -> String {
-    match name {
-        "model.embed_tokens.weight" => return "token_embd.weight".to_string(),
-        "model.norm.weight" => return "output_norm.weight".to_string(),
-        "lm_head.weight" => return "output.weight".to_string(),
-        _ => {}
-    }
-    let rest = name.strip_prefix("model.layers.").unwrap_or(name);
-    let (layer, part) = rest.split_once('.').unwrap_or(("", rest));
-    let part = match part.strip_suffix(".weight").unwrap_or(part) {
-        "input_layernorm" => "attn_norm",
-        "self_attn.q_proj" => "attn_q",
-        "self_attn.k_proj" => "attn_k",
-        "self_attn.v_proj" => "attn_v",
-        "self_attn.o_proj" => "attn_output",
-        "post_attention_layernorm" => "ffn_norm",
-        "mlp.gate_proj" => "ffn_gate",
-        "mlp.up_proj" => "ffn_up",
-        "mlp.down_proj" => "ffn_down",
-        other => other,
-    };
-    format!("blk.{layer}.{part}.weight")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,14 +263,14 @@ mod tests {
 
     #[test]
     fn llama_3_scaling_is_recovered_from_its_divisors() {
-        let truth = RopeScaling {
+        let truth = Llama3 {
             factor: 32.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
         let divisors: Vec<f32> = truth.divisors(64, 500_000.0).iter().map(|&d| d as f32).collect();
-        assert_eq!(llama3_scaling(&divisors, 64, 500_000.0).unwrap(), Some(truth));
+        assert_eq!(llama3_scaling(&divisors, 64, 500_000.0).unwrap(), Some(RopeScaling::Llama3(truth)));
         assert_eq!(llama3_scaling(&[1.0; 32], 64, 500_000.0).unwrap(), None);
         let mut other = divisors;
         other[20] *= 1.01;

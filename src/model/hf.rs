@@ -5,6 +5,7 @@
 use crate::model::config::{Config, Weights};
 use crate::model::convert::{Float, floats};
 use crate::model::files::{Bytes, Files};
+use crate::model::stacked::Place;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -66,6 +67,14 @@ impl HfModel {
         let tensors = wanted
             .par_iter()
             .map(|(name, shape)| {
+                let stack = Place::of(&self.config, name).filter(|_| !place_of.contains_key(name));
+                if let Some(stack) = stack {
+                    let count = self.config.traits.experts.map_or(0, |e| e.count);
+                    let find = |tensor: &str| place_of.get(tensor).map(|&i| &shards[i]);
+                    let values = stack.read(&find, count, shape).map_err(|e| e.at(self.files.label(&names[0])))?;
+                    let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?;
+                    return Ok((name.clone(), tensor));
+                }
                 let Some(&i) = place_of.get(name) else {
                     return Err(Error::new(format!("tensor {name} {shape:?} is missing"))
                         .at(self.files.label(if names.len() == 1 { &names[0] } else { INDEX }))
@@ -96,7 +105,7 @@ impl HfModel {
         Ok(Weights { config: self.config.clone(), tensors })
     }
 
-    /// The safetensors files by name, mapped; tensors that a Llama has no place for are refused.
+    /// The safetensors files by name, mapped; tensors that the architecture has no place for are refused.
     pub fn shards(&self) -> Result<Vec<(String, Bytes)>> {
         let names = self.shard_names()?;
         let shards = names.iter().map(|n| Ok((n.clone(), self.files.bytes(n)?))).collect::<Result<Vec<_>>>()?;
@@ -159,20 +168,24 @@ impl HfModel {
         names: &[String],
     ) -> Result<()> {
         let known: std::collections::HashSet<&str> = wanted.iter().map(|(n, _)| n.as_str()).collect();
+        let stacked = wanted.iter().filter_map(|(n, _)| Place::of(&self.config, n)).flat_map(|p| p.tensors());
+        let stacked: std::collections::HashSet<String> = stacked.collect();
         let mut unknown: Vec<&String> = place_of
             .keys()
-            .filter(|n| !known.contains(n.as_str()))
+            .filter(|n| !known.contains(n.as_str()) && !stacked.contains(n.as_str()))
             // A tied head that is stored all the same; a buffer that old checkpoints carry.
             .filter(|n| n.as_str() != "lm_head.weight" && !n.ends_with("rotary_emb.inv_freq"))
             .collect();
         unknown.sort();
         match unknown.first() {
             None => Ok(()),
-            Some(name) => {
-                Err(Error::new(format!("{} tensors that a Llama has no place for, first {name}", unknown.len()))
-                    .at(self.files.label(&names[place_of[*name]]))
-                    .next("is this the checkpoint of another architecture, or an adapter?"))
-            }
+            Some(name) => Err(Error::new(format!(
+                "{} tensors that this {} model has no place for, first {name}",
+                unknown.len(),
+                self.config.model_type
+            ))
+            .at(self.files.label(&names[place_of[*name]]))
+            .next("is this the checkpoint of another architecture, or an adapter?")),
         }
     }
 }

@@ -5,6 +5,7 @@ use super::lora::{Context, Lora, LoraConfig};
 use super::params::{Param, Params};
 use crate::ops::arena;
 use crate::ops::matmul::{matmul, matmul_add_};
+use crate::ops::residual::{add_bias_, add_bias_backward};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -54,23 +55,25 @@ impl Weight {
 #[derive(Debug)]
 pub(super) struct Linear {
     weight: Weight,
+    bias: Option<Weight>,
     lora: Option<Lora>,
     /// (prefix, first output column, width) of each projection.
     projections: Vec<(String, usize, usize)>,
 }
 
 /// What the backward pass needs besides the input: the adapters' inner activations.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Saved(Option<Tensor>);
 
 impl Linear {
-    /// Projections `(prefix, outputs)` of an input of `inputs` numbers.
+    /// Projections `(prefix, outputs)` of an input of `inputs` numbers, each with a bias where `biased`.
     pub fn new(
         weights: &mut Weights,
         params: &Params,
         lora: Option<&LoraConfig>,
         projections: &[(String, usize)],
         inputs: usize,
+        biased: bool,
     ) -> Result<Self> {
         let parts: Vec<_> = projections.iter().map(|(p, out)| (format!("{p}.weight"), vec![*out, inputs])).collect();
         let mut at = 0;
@@ -82,16 +85,26 @@ impl Linear {
             })
             .collect();
         let weight = Weight::load(weights, params, &parts)?;
+        let bias = match biased {
+            false => None,
+            true => {
+                let parts: Vec<_> = projections.iter().map(|(p, out)| (format!("{p}.bias"), vec![*out])).collect();
+                Some(Weight::load(weights, params, &parts)?)
+            }
+        };
         let lora = match lora {
             Some(config) => Lora::new(config, params, &placed)?,
             None => None,
         };
-        Ok(Self { weight, lora, projections: placed })
+        Ok(Self { weight, bias, lora, projections: placed })
     }
 
     /// `x [T, in]` to `y [T, out]`.
     pub fn forward(&self, x: &Tensor, c: &Context) -> Result<(Tensor, Saved)> {
         let y = matmul(x, &self.weight.value.t()?)?;
+        if let Some(bias) = &self.bias {
+            add_bias_(&y, &bias.value)?;
+        }
         let inner = match &self.lora {
             Some(lora) if c.adapter => Some(lora.forward(x, &y, c)?),
             _ => None,
@@ -112,17 +125,24 @@ impl Linear {
         if let Some(grad) = &self.weight.grad {
             matmul_add_(grad, 1.0, &dy.t()?, x)?;
         }
+        if let Some(grad) = self.bias.as_ref().and_then(|b| b.grad.as_ref()) {
+            add_bias_backward(dy, grad)?;
+        }
         if let (Some(lora), Some(inner)) = (&self.lora, &saved.0) {
             lora.backward(dy, x, inner, dx.as_ref(), c)?;
         }
         Ok(dx)
     }
 
-    /// The projections' own weights by name, as views.
+    /// The projections' own weights and biases by name, as views.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let view = |(p, start, width): &(String, usize, usize)| {
-            Ok((format!("{p}.weight"), self.weight.value.narrow(0, *start, *width)?))
-        };
-        self.projections.iter().map(view).collect()
+        let mut all = Vec::new();
+        let kinds = [Some(("weight", &self.weight)), self.bias.as_ref().map(|b| ("bias", b))];
+        for (kind, weight) in kinds.into_iter().flatten() {
+            for (p, start, width) in &self.projections {
+                all.push((format!("{p}.{kind}"), weight.value.narrow(0, *start, *width)?));
+            }
+        }
+        Ok(all)
     }
 }

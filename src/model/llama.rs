@@ -1,17 +1,18 @@
-//! Llama and its kin: training passes with explicit gradients, evaluation, and decoding.
+//! Llama and its kin, as a [`Config`] describes them: training passes with explicit gradients, evaluation, and decoding.
 
-use super::block::{Block, NORMS, Place, Saved, projections};
+use super::block::{Block, Place, Saved, projections};
 use super::cache::KvCache;
-use super::config::{Config, Weights};
+use super::config::{Config, Rope, Weights};
 use super::linear::Weight;
 use super::lora::{self, Context, LoraConfig, Tuning};
+use super::norm::Norm;
 use super::params::Params;
 use crate::data::batch::{Batch, IGNORE};
-use crate::ops::cross_entropy::{self, Gradients, LogProbabilities, cross_entropy};
+use crate::ops::cross_entropy::{self, Gradients, LogProbabilities, cross_entropy, softcap_};
 use crate::ops::embedding::{gather, scatter_add_};
 use crate::ops::matmul::matmul;
-use crate::ops::rms_norm::{rms_norm, rms_norm_backward};
-use crate::ops::rope::{Llama3, Rotary};
+use crate::ops::residual::scale_;
+use crate::ops::rope::Rotary;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -60,10 +61,12 @@ pub struct Llama {
     tuning: Tuning,
     embedding: Weight,
     blocks: Vec<Block>,
-    norm: Weight,
+    norm: Norm,
     /// None where the embedding is the head.
     head: Option<Weight>,
     rotary: Rotary,
+    /// The angles of layers that turn by their own, where there are such.
+    local: Option<Rotary>,
     adapter: bool,
     device: Device,
     total: u64,
@@ -81,14 +84,13 @@ pub(super) fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool
         match tuning {
             Tuning::None => {}
             Tuning::Full => {
-                for (name, out, inputs) in projections(c).into_iter().flatten() {
-                    plan.push((format!("{prefix}.{name}.weight"), vec![out, inputs], true));
-                }
-                plan.extend(NORMS.iter().map(|n| (format!("{prefix}.{n}"), vec![c.hidden_size], false)));
+                let prefix = format!("{prefix}.");
+                plan.extend(c.matrices(&prefix).into_iter().map(|(n, shape)| (n, shape, true)));
+                plan.extend(c.vectors(&prefix).into_iter().map(|(n, shape)| (n, shape, false)));
             }
             Tuning::Lora(l) => {
                 for mut group in projections(c) {
-                    group.retain(|(name, ..)| l.target_modules.iter().any(|m| name.ends_with(m.as_str())));
+                    group.retain(|(name, ..)| l.targets(name));
                     let names: Vec<_> =
                         group.iter().map(|(name, ..)| lora::names(&format!("{prefix}.{name}"))).collect();
                     let a = names.iter().zip(&group).map(|((a, _), g)| (a.clone(), vec![l.r, g.2], true));
@@ -117,10 +119,7 @@ impl Llama {
             _ => None,
         };
         if let Some(l) = lora {
-            l.check()?;
-        }
-        if config.attention_bias {
-            return Err(Error::new("a bias on q, k and v is not supported on the CPU"));
+            l.check(&config)?;
         }
         let device = weights.tensors.get(EMBEDDING).map_or(Device::Cpu, |t| t.device().clone());
         let params = Params::new(plan(&config, tuning), &device)?;
@@ -130,21 +129,18 @@ impl Llama {
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::new(&mut weights, &params, lora, layer as u32))
             .collect::<Result<Vec<_>>>()?;
-        let norm = Weight::load(&mut weights, &params, &[(NORM.into(), vec![config.hidden_size])])?;
+        let norm = Norm::load(&mut weights, &params, NORM.into())?;
         let head = match config.tie_word_embeddings {
             true => None,
             false => Some(Weight::load(&mut weights, &params, &[(HEAD.into(), table)])?),
         };
-        let scaling = config.rope_scaling.map(|s| Llama3 {
-            factor: s.factor,
-            low_freq_factor: s.low_freq_factor,
-            high_freq_factor: s.high_freq_factor,
-            original_max_position_embeddings: s.original_max_position_embeddings,
-        });
-        let rotary = Rotary::new(config.head_dim, config.rope_theta, scaling);
-        let tuning = tuning.clone();
+        let turned = config.traits.rotary_dim.unwrap_or(config.head_dim);
+        let rotary = Rotary::new(turned, config.rope_theta, config.rope_scaling.as_ref());
+        let local = config.traits.layers.iter().any(|l| l.rope == Rope::Local);
+        let local = config.traits.rope_local_base_freq.filter(|_| local).map(|theta| Rotary::new(turned, theta, None));
+        let (tuning, adapter, total) = (tuning.clone(), true, 0);
         let mut model =
-            Llama { config, params, tuning, embedding, blocks, norm, head, rotary, adapter: true, device, total: 0 };
+            Llama { config, params, tuning, embedding, blocks, norm, head, rotary, local, adapter, device, total };
         let base: usize = model.full_state()?.iter().map(|(_, t)| t.elem_count()).sum();
         let adapters = if lora.is_some() { model.params.len() } else { 0 };
         model.total = (base + adapters) as u64;
@@ -176,7 +172,7 @@ impl Llama {
         for block in &self.blocks {
             all.extend(block.state()?);
         }
-        all.push((NORM.to_string(), self.norm.value.clone()));
+        all.push((NORM.to_string(), self.norm.weight.value.clone()));
         all.extend(self.head.iter().map(|h| (HEAD.to_string(), h.value.clone())));
         Ok(all)
     }
@@ -190,8 +186,30 @@ impl Llama {
     }
 
     fn place<'a>(&self, positions: &[u32], cu_seqlens: &'a [u32]) -> Result<Place<'a>> {
-        let (cos, sin) = self.rotary.angles(positions)?;
-        Ok(Place { cos, sin, cu_seqlens })
+        let local = self.local.as_ref().map(|r| r.angles(positions, cu_seqlens)).transpose()?;
+        Ok(Place { global: self.rotary.angles(positions, cu_seqlens)?, local, cu_seqlens })
+    }
+
+    /// The tokens' embeddings, `[T, n]`.
+    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let x = gather(&self.embedding.value, ids)?;
+        if let Some(scale) = self.config.traits.embedding_scale {
+            scale_(&x, scale as f32)?;
+        }
+        Ok(x)
+    }
+
+    /// The head's product with normed hidden states: logits `[T, V]`, capped where the family caps them.
+    fn logits_of(&self, normed: &Tensor) -> Result<Tensor> {
+        let logits = matmul(normed, &self.head().value.t()?)?;
+        if let Some(cap) = self.softcap() {
+            softcap_(&logits, cap)?;
+        }
+        Ok(logits)
+    }
+
+    fn softcap(&self) -> Option<f32> {
+        self.config.traits.final_logit_softcapping.map(|c| c as f32)
     }
 
     /// Add scale · ∂ΣNLL into the gradients; returns ΣNLL over the labels, unscaled. A batch without labels gives 0.
@@ -216,7 +234,7 @@ impl Llama {
     fn there_and_back(&self, batch: &Batch, pass: &Pass, top: &mut dyn FnMut(&Tensor) -> Result<Tensor>) -> Result<()> {
         let context = self.context(Some(pass));
         let place = self.place(&batch.positions, &batch.cu_seqlens)?;
-        let mut x = gather(&self.embedding.value, &batch.ids)?;
+        let mut x = self.embed(&batch.ids)?;
         let mut kept = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, saved) = block.forward(&x, &place, context)?;
@@ -238,6 +256,9 @@ impl Llama {
             d = block.backward(d, saved, &place, i > 0 || below.is_some(), context)?;
         }
         if let Some(grad) = below {
+            if let Some(scale) = self.config.traits.embedding_scale {
+                scale_(&d, scale as f32)?;
+            }
             scatter_add_(grad, &batch.ids, &d)?;
         }
         Ok(())
@@ -250,8 +271,9 @@ impl Llama {
             return Ok(LogProbabilities::default());
         }
         let labelled = gather(&self.hidden(batch)?, &rows)?;
-        let (normed, _) = rms_norm(&labelled, &self.norm.value, self.config.rms_norm_eps)?;
-        cross_entropy::log_probabilities(&normed, &self.head().value, &labels, temperature, entropies)
+        let (normed, _) = self.norm.forward(&labelled)?;
+        let softcap = self.softcap();
+        cross_entropy::log_probabilities(&normed, &self.head().value, &labels, temperature, entropies, softcap)
     }
 
     /// A training pass whose loss is any function of the labels' log-probabilities: forward, then `weigh` is given them
@@ -274,8 +296,9 @@ impl Llama {
         self.there_and_back(batch, pass, &mut |x| {
             let (head, temperature) = (self.head(), of.temperature);
             let labelled = gather(x, &rows)?;
-            let (normed, rstd) = rms_norm(&labelled, &self.norm.value, self.config.rms_norm_eps)?;
-            let chances = cross_entropy::log_probabilities(&normed, &head.value, &labels, temperature, of.entropies)?;
+            let (normed, rstd) = self.norm.forward(&labelled)?;
+            let (softcap, asked) = (self.softcap(), of.entropies);
+            let chances = cross_entropy::log_probabilities(&normed, &head.value, &labels, temperature, asked, softcap)?;
             let weights = weigh(&chances)?;
             let dnormed = cross_entropy::log_probabilities_backward(
                 &normed,
@@ -284,11 +307,11 @@ impl Llama {
                 temperature,
                 &weights,
                 head.grad.as_ref(),
+                softcap,
             )?;
             let dx = Tensor::zeros(x.shape(), DType::F32, &self.device)?;
             let dlabelled = Tensor::zeros(labelled.shape(), DType::F32, &self.device)?;
-            let w = &self.norm;
-            rms_norm_backward(&dnormed, &labelled, &w.value, &rstd, &dlabelled, w.grad.as_ref())?;
+            self.norm.backward(&dnormed, &labelled, &rstd, &dlabelled)?;
             scatter_add_(&dx, &rows, &dlabelled)?;
             Ok(dx)
         })
@@ -296,16 +319,15 @@ impl Llama {
 
     /// Final norm, head and loss at the labelled rows of `x [T, n]`: the loss and dx `[T, n]`.
     fn top(&self, x: &Tensor, rows: &[u32], labels: &[u32], scale: f64) -> Result<(f64, Tensor)> {
-        let (head, eps) = (self.head(), self.config.rms_norm_eps);
+        let head = self.head();
         let labelled = gather(x, rows)?;
-        let (normed, rstd) = rms_norm(&labelled, &self.norm.value, eps)?;
+        let (normed, rstd) = self.norm.forward(&labelled)?;
         let gradients = Gradients { scale, head: head.grad.as_ref() };
-        let (loss, dnormed) = cross_entropy(&normed, &head.value, labels, Some(gradients))?;
+        let (loss, dnormed) = cross_entropy(&normed, &head.value, labels, Some(gradients), self.softcap())?;
         let dx = Tensor::zeros(x.shape(), DType::F32, &self.device)?;
         if let Some(dnormed) = dnormed {
             let dlabelled = Tensor::zeros(labelled.shape(), DType::F32, &self.device)?;
-            let w = &self.norm;
-            rms_norm_backward(&dnormed, &labelled, &w.value, &rstd, &dlabelled, w.grad.as_ref())?;
+            self.norm.backward(&dnormed, &labelled, &rstd, &dlabelled)?;
             scatter_add_(&dx, rows, &dlabelled)?;
         }
         Ok((loss, dx))
@@ -314,7 +336,7 @@ impl Llama {
     /// Hidden states before the final norm, nothing saved, no dropout.
     fn hidden(&self, batch: &Batch) -> Result<Tensor> {
         let place = self.place(&batch.positions, &batch.cu_seqlens)?;
-        let mut x = gather(&self.embedding.value, &batch.ids)?;
+        let mut x = self.embed(&batch.ids)?;
         for block in &self.blocks {
             x = block.forward(&x, &place, self.context(None))?.0;
         }
@@ -328,16 +350,15 @@ impl Llama {
             return Ok((0.0, 0));
         }
         let labelled = gather(&self.hidden(batch)?, &rows)?;
-        let (normed, _) = rms_norm(&labelled, &self.norm.value, self.config.rms_norm_eps)?;
-        let (loss, _) = cross_entropy(&normed, &self.head().value, &labels, None)?;
+        let (normed, _) = self.norm.forward(&labelled)?;
+        let (loss, _) = cross_entropy(&normed, &self.head().value, &labels, None, self.softcap())?;
         Ok((loss, labels.len() as u64))
     }
 
     /// `[T, V]`, f32: all of them at once, for tests and proofs on short batches.
     pub fn logits(&self, batch: &Batch) -> Result<Tensor> {
         self.labelled(batch)?;
-        let (normed, _) = rms_norm(&self.hidden(batch)?, &self.norm.value, self.config.rms_norm_eps)?;
-        matmul(&normed, &self.head().value.t()?)
+        self.logits_of(&self.norm.forward(&self.hidden(batch)?)?.0)
     }
 
     /// Room for `capacity` tokens.
@@ -354,13 +375,12 @@ impl Llama {
         let past = cache.len();
         let positions: Vec<u32> = (past..past + ids.len()).map(|p| p as u32).collect();
         let place = self.place(&positions, &[])?;
-        let mut x = gather(&self.embedding.value, ids)?;
+        let mut x = self.embed(ids)?;
         for (block, layer) in self.blocks.iter().zip(&cache.layers) {
             x = block.decode(&x, &place, layer, past, self.context(None))?;
         }
         let last = x.narrow(0, ids.len() - 1, 1)?;
-        let (normed, _) = rms_norm(&last, &self.norm.value, self.config.rms_norm_eps)?;
-        let logits = matmul(&normed, &self.head().value.t()?)?;
+        let logits = self.logits_of(&self.norm.forward(&last)?.0)?;
         cache.len = past + ids.len();
         Ok(logits.flatten_all()?.to_vec1()?)
     }
@@ -374,13 +394,12 @@ impl Llama {
         let pasts: Vec<usize> = caches.iter().map(|c| c.len()).collect();
         let positions: Vec<u32> = pasts.iter().map(|&p| p as u32).collect();
         let place = self.place(&positions, &[])?;
-        let mut x = gather(&self.embedding.value, ids)?;
+        let mut x = self.embed(ids)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let layers: Vec<&(Tensor, Tensor)> = caches.iter().map(|c| &c.layers[i]).collect();
             x = block.decode_rows(&x, &place, &layers, &pasts, self.context(None))?;
         }
-        let (normed, _) = rms_norm(&x, &self.norm.value, self.config.rms_norm_eps)?;
-        let logits = matmul(&normed, &self.head().value.t()?)?;
+        let logits = self.logits_of(&self.norm.forward(&x)?.0)?;
         for cache in caches.iter_mut() {
             cache.len += 1;
         }

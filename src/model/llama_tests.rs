@@ -24,6 +24,7 @@ fn config(tied: bool) -> Config {
         attention_bias: false,
         bos_token_id: None,
         eos_token_ids: vec![2],
+        traits: Default::default(),
     }
 }
 
@@ -58,7 +59,7 @@ fn model(tied: bool, tuning: &Tuning) -> Llama {
 }
 
 fn example(ids: &[u32], from: usize) -> Example {
-    Example { ids: ids.to_vec(), trained: (0..ids.len()).map(|i| i >= from).collect(), row: 0, truncated: false }
+    Example { ids: ids.to_vec().into(), trained: (0..ids.len()).map(|i| i >= from).collect(), row: 0, truncated: false }
 }
 
 fn batch() -> Batch {

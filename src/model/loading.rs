@@ -11,7 +11,7 @@ use crate::model::source::{Place, Source};
 
 /// A model whose header or configuration has been read; its weights are read when asked for.
 pub enum Opened {
-    Hf(HfModel),
+    Hf(Box<HfModel>),
     Gguf(Box<GgufModel>),
 }
 
@@ -20,8 +20,12 @@ impl Opened {
     pub fn open(source: &Source) -> Result<Self> {
         match &source.place {
             Place::Gguf(path) => Ok(Opened::Gguf(Box::new(GgufModel::open(path)?))),
-            Place::Folder(dir) => Ok(Opened::Hf(HfModel::open(crate::model::files::Files::Folder(dir.clone()))?)),
-            Place::Embedded(files) => Ok(Opened::Hf(HfModel::open(crate::model::files::Files::Embedded(files))?)),
+            Place::Folder(dir) => {
+                Ok(Opened::Hf(Box::new(HfModel::open(crate::model::files::Files::Folder(dir.clone()))?)))
+            }
+            Place::Embedded(files) => {
+                Ok(Opened::Hf(Box::new(HfModel::open(crate::model::files::Files::Embedded(files))?)))
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The adapters of projections that share an input lie side by side, so their thin products are one.
 
+use super::config::Config;
 use super::params::{Param, Params};
 use crate::ops::dropout::{dropout, dropout_};
 use crate::ops::matmul::{matmul, matmul_add_, matmul_to_};
@@ -10,8 +11,13 @@ use crate::ops::residual::add_;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
-/// The projections that can carry an adapter; a position here is the module's number in random streams.
+/// The projections of a Llama-style block that can carry an adapter; a position here is the module's number in random
+/// streams.
 pub const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Those of a block with fused matrices besides (Phi-3); their numbers follow.
+pub const FUSED: [&str; 2] = ["qkv_proj", "gate_up_proj"];
+/// In place of module names: all the model has.
+pub const ALL_LINEAR: &str = "all-linear";
 
 /// An adapter's shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,12 +26,29 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// On the adapter's input, 0..1.
     pub dropout: f64,
-    /// A subset of [`MODULES`].
+    /// A subset of [`Config::modules`], or [`ALL_LINEAR`] alone.
     pub target_modules: Vec<String>,
 }
 
 impl LoraConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    /// Whether a module carries an adapter, as PEFT matches names: the last parts of its path.
+    pub(super) fn targets(&self, path: &str) -> bool {
+        let ends = |m: &String| {
+            m == ALL_LINEAR || path.strip_suffix(m.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        self.target_modules.iter().any(ends)
+    }
+
+    /// With the names of the modules that carry adapters in this model, in place of `all-linear`.
+    pub fn named(mut self, c: &Config) -> Self {
+        if self.target_modules.iter().any(|m| m == ALL_LINEAR) {
+            self.target_modules = c.modules().into_iter().map(String::from).collect();
+        }
+        self
+    }
+
+    pub(super) fn check(&self, c: &Config) -> Result<()> {
+        let modules = c.modules();
         if self.r == 0 {
             return Err(Error::usage("lora.r must be at least 1"));
         }
@@ -35,9 +58,9 @@ impl LoraConfig {
         if self.target_modules.is_empty() {
             return Err(Error::usage("lora.target_modules names no module").next("use \"all-linear\""));
         }
-        match self.target_modules.iter().find(|m| !MODULES.contains(&m.as_str())) {
+        match self.target_modules.iter().find(|m| *m != ALL_LINEAR && !modules.contains(&m.as_str())) {
             Some(m) => Err(Error::usage(format!("lora.target_modules: this model has no {m:?}"))
-                .next(format!("it has {}", MODULES.join(", ")))),
+                .next(format!("it has {}", modules.join(", ")))),
             None => Ok(()),
         }
     }
@@ -90,7 +113,8 @@ pub(super) fn names(prefix: &str) -> (String, String) {
 
 /// A projection's number in random streams.
 fn module(prefix: &str) -> u32 {
-    MODULES.iter().position(|m| prefix.ends_with(m)).unwrap_or(MODULES.len()) as u32
+    let leaf = prefix.rsplit('.').next();
+    MODULES.iter().chain(&FUSED).position(|m| Some(*m) == leaf).unwrap_or(MODULES.len() + FUSED.len()) as u32
 }
 
 /// Fresh adapters: A uniform on ±1/√in (PEFT's `kaiming_uniform_(a=√5)`), B zero. What else trains is left as it is.

@@ -1,4 +1,4 @@
-//! One file an architecture; LoRA and frozen linear layers; loading.
+//! One decoder that reads a description, a small file a family that writes it; LoRA and frozen linear layers; loading.
 //!
 //! Must not know recipes, runs or the console.
 
@@ -11,13 +11,21 @@ pub mod cuda;
 pub mod demo;
 pub mod device;
 pub mod engine;
+mod experts;
+pub mod families;
 pub mod files;
 pub mod gguf;
 pub mod hf;
+mod hub;
 mod linear;
 pub mod llama;
 pub mod loading;
 pub mod lora;
+mod mlp;
+mod norm;
+pub mod ollama;
 pub mod params;
 mod pypi;
+pub mod ranks;
 pub mod source;
+mod stacked;

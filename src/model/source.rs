@@ -2,8 +2,9 @@
 //!
 //! Must not know what the files contain.
 
+use crate::hub::{self, Settings};
 use crate::model::files::{EmbeddedFile, Files};
-use crate::model::{demo, pypi};
+use crate::model::{demo, ollama, pypi};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,11 @@ pub struct Source {
     pub name: String,
     /// What `base_model_name_or_path` of an adapter says: a hub id, an absolute path, or the name as given.
     pub reference: String,
+    /// The commit of a hub model.
+    pub revision: Option<String>,
 }
+
+pub use crate::model::hub::Need;
 
 /// Where a model's files are.
 #[derive(Debug, Clone)]
@@ -40,16 +45,21 @@ impl Place {
 }
 
 /// Find a model by the name a recipe gives it: an existing path wins, then `demo`, `pypi:PACKAGE[==VERSION]`,
-/// and a hub id (`OWNER/NAME`, or `hf:OWNER/NAME` where a path of that name exists too) in the hub's own cache.
+/// `ollama:NAME[:TAG]`, and a hub id (`OWNER/NAME`, or `hf:OWNER/NAME[@REVISION]` where a path of that name exists too).
 ///
-/// Only `pypi:` may write (its download goes to `$XDG_CACHE_HOME/finetop/pypi`).
+/// May write: downloads of `pypi:` go to `$XDG_CACHE_HOME/finetop/pypi`, those of the hub to the hub's own cache.
 pub fn resolve(name_or_path: &str) -> Result<Source> {
+    resolve_saying(name_or_path, Need::Everything, &mut |_| ())
+}
+
+/// As [`resolve`], as far as it is needed; `say` hears how a download goes.
+pub fn resolve_saying(name_or_path: &str, need: Need, say: hub::Say) -> Result<Source> {
     let name = name_or_path.trim();
     if name.is_empty() {
         return Err(Error::new("no model is named").next("set model.name_or_path to a folder, a .gguf file or demo"));
     }
-    if let Some(id) = name.strip_prefix("hf:") {
-        return from_hub(id);
+    if name.starts_with("hf:") {
+        return from_hub(name, need, say);
     }
     let path = expand_home(name);
     if path.exists() {
@@ -58,7 +68,12 @@ pub fn resolve(name_or_path: &str) -> Result<Source> {
     if name == "demo" {
         return match demo::FILES {
             [] => Err(Error::new("this build carries no demo model").next("name a folder or a .gguf file")),
-            files => Ok(Source { place: Place::Embedded(files), name: "demo".into(), reference: "demo".into() }),
+            files => Ok(Source {
+                place: Place::Embedded(files),
+                name: "demo".into(),
+                reference: "demo".into(),
+                revision: None,
+            }),
         };
     }
     if let Some(package) = name.strip_prefix("pypi:") {
@@ -67,16 +82,21 @@ pub fn resolve(name_or_path: &str) -> Result<Source> {
         return Ok(Source { reference: name.to_string(), ..found });
     }
     if let Some(rest) = name.strip_prefix("ollama:") {
-        return Err(Error::new(format!("models of Ollama ({rest}) are not read by name"))
-            .next("name the model's .gguf file; ollama show --modelfile prints its path (FROM …)"));
+        let kept = ollama::find(rest)?;
+        return Ok(Source {
+            place: Place::Gguf(kept.gguf),
+            name: kept.name.replace([':', '/'], "-"),
+            reference: name.to_string(),
+            revision: None,
+        });
     }
     let looks_like_file = name.starts_with(['/', '.', '~']) || name.ends_with(".gguf") || name.contains('\\');
-    if !looks_like_file && is_hub_id(name) {
-        return from_hub(name);
+    if !looks_like_file && hub::is_id(name.split('@').next().unwrap_or(name)) {
+        return from_hub(name, need, say);
     }
-    Err(Error::new("no such file or folder")
-        .at(name)
-        .next("a model is a folder with config.json, a .gguf file, pypi:PACKAGE, or demo"))
+    Err(Error::new("no such file or folder").at(name).next(
+        "a model is a folder with config.json, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE, or demo",
+    ))
 }
 
 fn from_path(path: &Path) -> Result<Source> {
@@ -100,12 +120,12 @@ fn from_path(path: &Path) -> Result<Source> {
             }
         }
         let name = file_name(&absolute);
-        return Ok(Source { place: Place::Folder(absolute), name, reference });
+        return Ok(Source { place: Place::Folder(absolute), name, reference, revision: None });
     }
     if absolute.extension().is_some_and(|e| e == "gguf") {
         let name = file_name(&absolute);
         let name = name.strip_suffix(".gguf").unwrap_or(&name).to_string();
-        return Ok(Source { place: Place::Gguf(absolute), name, reference });
+        return Ok(Source { place: Place::Gguf(absolute), name, reference, revision: None });
     }
     let next = match absolute.extension().and_then(|e| e.to_str()) {
         Some("safetensors" | "json") => "name the folder that holds it",
@@ -117,60 +137,20 @@ fn from_path(path: &Path) -> Result<Source> {
     Err(Error::new("not a model").at(path.display()).next(next))
 }
 
-/// The newest snapshot of a hub model in the hub's own cache; never downloads, never writes.
-fn from_hub(id: &str) -> Result<Source> {
-    if !is_hub_id(id) {
-        return Err(Error::new(format!("{id} is not a hub id")).next("a hub id is OWNER/NAME"));
-    }
-    let cache = hub_cache();
-    let missing = |why: String| {
-        Error::new(why).at(id).next(
-            "finetop does not download from the hub: fetch the model with `hf download` first, or name a folder or a .gguf file",
-        )
-    };
-    let Some(cache) = cache else { return Err(missing("no cache folder of the hub is known (HF_HOME, HOME)".into())) };
-    let repo = cache.join(format!("models--{}", id.replace('/', "--")));
-    let Some(snapshot) = snapshot_of(&repo) else {
-        return Err(missing(format!("not in the hub's cache ({})", cache.display())));
-    };
-    let found = from_path(&snapshot)?;
+/// A hub model, downloaded as far as it is missing.
+fn from_hub(name: &str, need: Need, say: hub::Say) -> Result<Source> {
+    let (path, repo, commit) = crate::model::hub::model(name, need, say)?;
+    let found = from_path(&path)?;
     let name = match &found.place {
         Place::Gguf(_) => found.name,
-        _ => id.rsplit('/').next().unwrap_or(id).to_string(),
+        _ => repo.short_name().to_string(),
     };
-    Ok(Source { place: found.place, name, reference: id.to_string() })
+    Ok(Source { place: found.place, name, reference: repo.id, revision: Some(commit) })
 }
 
-/// The snapshot that `refs/main` names, else the most recently written one.
-fn snapshot_of(repo: &Path) -> Option<PathBuf> {
-    let snapshots = repo.join("snapshots");
-    if let Ok(commit) = std::fs::read_to_string(repo.join("refs").join("main")) {
-        let dir = snapshots.join(commit.trim());
-        if !commit.trim().is_empty() && dir.is_dir() {
-            return Some(dir);
-        }
-    }
-    let entries = std::fs::read_dir(snapshots).ok()?.flatten();
-    let dated =
-        entries.filter(|e| e.path().is_dir()).filter_map(|e| Some((e.metadata().ok()?.modified().ok()?, e.path())));
-    dated.max().map(|(_, path)| path)
-}
-
-/// huggingface_hub's order: `HF_HUB_CACHE`, `HF_HOME/hub`, `XDG_CACHE_HOME/huggingface/hub`, `~/.cache/huggingface/hub`.
+/// Where the hub's models and data sets are kept.
 pub fn hub_cache() -> Option<PathBuf> {
-    let set = |key: &str| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("HF_HUB_CACHE")
-        .or_else(|| set("HF_HOME").map(|p| p.join("hub")))
-        .or_else(|| set("XDG_CACHE_HOME").map(|p| p.join("huggingface").join("hub")))
-        .or_else(|| set("HOME").map(|p| p.join(".cache").join("huggingface").join("hub")))
-}
-
-/// `OWNER/NAME`, or a bare `NAME` of the hub's oldest models, of the characters the hub allows.
-fn is_hub_id(name: &str) -> bool {
-    let part = |p: &str| {
-        !p.is_empty() && p.len() <= 96 && p.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) && p != ".."
-    };
-    name.split('/').count() == 2 && name.split('/').all(part)
+    Settings::of_environment().cache
 }
 
 fn expand_home(name: &str) -> PathBuf {
@@ -231,8 +211,7 @@ mod tests {
             ("./no-such-folder", "a .gguf file"),
             ("no-such.gguf", "no such file"),
             ("hf:not an id", "OWNER/NAME"),
-            ("Nobody/No-Such-Model-Anywhere", "hf download"),
-            ("ollama:llama3", "Modelfile"),
+            ("ollama:no-such-model-anywhere", "ollama pull"),
         ] {
             let error = resolve(name).unwrap_err().to_string();
             assert!(error.to_lowercase().contains(&expected.to_lowercase()), "{name}: {error}");
@@ -245,20 +224,5 @@ mod tests {
         let file = dir.path().join("pytorch_model.bin");
         std::fs::write(&file, "x").unwrap();
         assert!(resolve(file.to_str().unwrap()).unwrap_err().to_string().contains("can run code"));
-    }
-
-    #[test]
-    fn the_snapshot_that_main_names_is_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        let repo = dir.path().join("models--A--B");
-        for commit in ["aaaa", "bbbb"] {
-            std::fs::create_dir_all(repo.join("snapshots").join(commit)).unwrap();
-        }
-        std::fs::create_dir_all(repo.join("refs")).unwrap();
-        std::fs::write(repo.join("refs").join("main"), "aaaa\n").unwrap();
-        assert!(snapshot_of(&repo).unwrap().ends_with("aaaa"));
-        std::fs::write(repo.join("refs").join("main"), "cccc").unwrap();
-        assert!(snapshot_of(&repo).is_some());
-        assert!(snapshot_of(&dir.path().join("models--A--C")).is_none());
     }
 }

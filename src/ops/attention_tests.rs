@@ -34,7 +34,7 @@ fn reference(x: &[f64], h: Heads, cu: &[u32]) -> Vec<f64> {
 fn it_agrees_with_f64_over_packed_sequences_longer_than_a_block() {
     let cu = [0, 1, 70, 70, 203];
     let x = random(&[203, SMALL.row()], 1);
-    let (out, _) = attention(&x, SMALL, &cu).unwrap();
+    let (out, _) = attention(&x, &SMALL.plain(), &cu).unwrap();
     close(&f64s(&out), &reference(&f64s(&x), SMALL, &cu), 2e-6);
 }
 
@@ -42,8 +42,8 @@ fn it_agrees_with_f64_over_packed_sequences_longer_than_a_block() {
 fn its_gradient_agrees_with_finite_differences() {
     let cu = [0, 4, 9];
     let (x, dout) = (random(&[9, SMALL.row()], 1), random(&[9, 12], 2));
-    let (out, lse) = attention(&x, SMALL, &cu).unwrap();
-    let dx = attention_backward(&dout, &x, &out, &lse, SMALL, &cu).unwrap();
+    let (out, lse) = attention(&x, &SMALL.plain(), &cu).unwrap();
+    let dx = attention_backward(&dout, &x, &out, &lse, &SMALL.plain(), &cu).unwrap();
     close(&f64s(&dx), &differences(&f64s(&x), |x| inner(&reference(x, SMALL, &cu), &f64s(&dout))), 5e-6);
 }
 
@@ -51,8 +51,8 @@ fn its_gradient_agrees_with_finite_differences() {
 fn its_gradient_over_many_blocks_agrees_with_a_few_finite_differences() {
     let (h, t) = (Heads { heads: 2, kv_heads: 1, head_dim: 4 }, 150);
     let (x, dout) = (random(&[t, h.row()], 1), random(&[t, 8], 2));
-    let (out, lse) = attention(&x, h, &[0, t as u32]).unwrap();
-    let dx = f64s(&attention_backward(&dout, &x, &out, &lse, h, &[0, t as u32]).unwrap());
+    let (out, lse) = attention(&x, &h.plain(), &[0, t as u32]).unwrap();
+    let dx = f64s(&attention_backward(&dout, &x, &out, &lse, &h.plain(), &[0, t as u32]).unwrap());
     let (mut at, d) = (f64s(&x), f64s(&dout));
     let top = dx.iter().fold(0f64, |m, x| m.max(x.abs()));
     for i in (0..dx.len()).step_by(97) {
@@ -200,9 +200,9 @@ fn it_agrees_with_pytorch() {
     ];
     let h = Heads { heads: 2, kv_heads: 1, head_dim: 4 };
     let x = wave(&[5, 16], 0.37, 0.0);
-    let (out, lse) = attention(&x, h, &[0, 3, 5]).unwrap();
+    let (out, lse) = attention(&x, &h.plain(), &[0, 3, 5]).unwrap();
     close(&f64s(&out), &want_o, 1e-6);
-    let dx = attention_backward(&wave(&[5, 8], 0.9, 2.0), &x, &out, &lse, h, &[0, 3, 5]).unwrap();
+    let dx = attention_backward(&wave(&[5, 8], 0.9, 2.0), &x, &out, &lse, &h.plain(), &[0, 3, 5]).unwrap();
     close(&f64s(&dx), &want_dqkv, 2e-6);
 }
 
@@ -210,20 +210,20 @@ fn it_agrees_with_pytorch() {
 fn a_cache_filled_in_pieces_gives_what_one_pass_gives() {
     let t = 150;
     let x = random(&[t, SMALL.row()], 1);
-    let (want, _) = attention(&x, SMALL, &[0, t as u32]).unwrap();
+    let (want, _) = attention(&x, &SMALL.plain(), &[0, t as u32]).unwrap();
     let (k, v) = (tensor(&vec![0.0; 160 * 6], &[160, 6]), tensor(&vec![0.0; 160 * 6], &[160, 6]));
     let mut found = Vec::new();
     for (a, b) in [(0, 70), (70, 71), (71, 149), (149, 150)] {
-        found.extend(f64s(&attention_cached(&x.narrow(0, a, b - a).unwrap(), SMALL, &k, &v, a).unwrap()));
+        found.extend(f64s(&attention_cached(&x.narrow(0, a, b - a).unwrap(), &SMALL.plain(), &k, &v, a).unwrap()));
     }
     close(&found, &f64s(&want), 2e-6);
-    assert!(attention_cached(&x.narrow(0, 0, 11).unwrap(), SMALL, &k, &v, 150).is_err());
+    assert!(attention_cached(&x.narrow(0, 0, 11).unwrap(), &SMALL.plain(), &k, &v, 150).is_err());
 }
 
 #[test]
 fn boundaries_that_do_not_fit_are_an_error() {
     let x = random(&[5, SMALL.row()], 1);
     for cu in [&[0, 4][..], &[1, 5], &[0, 6], &[0, 3, 2, 5], &[]] {
-        assert!(attention(&x, SMALL, cu).is_err(), "{cu:?}");
+        assert!(attention(&x, &SMALL.plain(), cu).is_err(), "{cu:?}");
     }
 }

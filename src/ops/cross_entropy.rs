@@ -5,7 +5,7 @@
 
 use super::host;
 use super::matmul::{matmul, matmul_add_, matmul_to_};
-use super::simd::{exp, max, sum, vectorized};
+use super::simd::{exp, max, sum, tanh, vectorized};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -41,15 +41,49 @@ vectorized! {
 }
 
 vectorized! {
+    /// Logits to `c · tanh(logit / c)` (Gemma 2's `final_logit_softcapping`), in place.
+    fn cap(l: &mut [f32], c: f32) {
+        for l in l {
+            *l = c * tanh(*l / c);
+        }
+    }
+}
+
+vectorized! {
+    /// Capped logits to scale · d(NLL)/d(logits before the cap), but for the label's own term; `total` is Σ exp(l − top).
+    fn capped_gradient(l: &mut [f32], c: f32, top: f32, scale: f32, total: f32) {
+        for l in l {
+            let t = *l / c;
+            *l = exp(*l - top) * (scale / total) * (1.0 - t * t);
+        }
+    }
+}
+
+/// [`cap`] on every number of a contiguous tensor, in place.
+pub fn softcap_(logits: &Tensor, c: f32) -> Result<()> {
+    const PIECE: usize = 1 << 14;
+    host::write(logits, OP, |l| {
+        l.par_chunks_mut(PIECE).for_each(|l| cap(l, c));
+        Ok(())
+    })
+}
+
+vectorized! {
     fn top(l: &[f32]) -> f32 { max(l) }
 }
 
 /// A row's negative log-likelihood; with a scale, `logits` become scale · its gradient.
-fn row(logits: &mut [f32], label: usize, scale: Option<f32>) -> f64 {
+fn row(logits: &mut [f32], label: usize, scale: Option<f32>, softcap: Option<f32>) -> f64 {
+    if let Some(c) = softcap {
+        cap(logits, c);
+    }
     let top = top(logits);
     let at = logits[label];
-    let total = exponentials(logits, top, scale.is_some());
-    if let Some(scale) = scale {
+    let total = exponentials(logits, top, scale.is_some() && softcap.is_none());
+    if let (Some(scale), Some(c)) = (scale, softcap) {
+        capped_gradient(logits, c, top, scale, total as f32);
+        logits[label] -= scale * (1.0 - (at / c) * (at / c));
+    } else if let Some(scale) = scale {
         scale_by(logits, (f64::from(scale) / total) as f32);
         logits[label] -= scale;
     }
@@ -65,14 +99,16 @@ pub struct Gradients<'a> {
 }
 
 /// ΣNLL of `labels` (N ids below V) under `softmax(hidden · headᵀ)`, `hidden [N, n]`, `head [V, n]`, f32;
-/// and d(hidden) `[N, n]` where gradients are asked for. Anything not finite shows in the loss.
+/// and d(hidden) `[N, n]` where gradients are asked for. With `softcap` c the logits are first `c · tanh(logit / c)`.
+/// Anything not finite shows in the loss.
 pub fn cross_entropy(
     hidden: &Tensor,
     head: &Tensor,
     labels: &[u32],
     gradients: Option<Gradients>,
+    softcap: Option<f32>,
 ) -> Result<(f64, Option<Tensor>)> {
-    blocks_of((LOGITS / head.dim(0)?.max(1)).max(1), hidden, head, labels, gradients)
+    blocks_of((LOGITS / head.dim(0)?.max(1)).max(1), hidden, head, labels, gradients, softcap)
 }
 
 fn blocks_of(
@@ -81,6 +117,7 @@ fn blocks_of(
     head: &Tensor,
     labels: &[u32],
     gradients: Option<Gradients>,
+    softcap: Option<f32>,
 ) -> Result<(f64, Option<Tensor>)> {
     let (rows, n) = host::dims2(hidden, OP)?;
     let (v, _) = host::dims2(head, OP)?;
@@ -99,7 +136,7 @@ fn blocks_of(
         let part = hidden.narrow(0, i * block, labels.len())?;
         let logits = matmul(&part, &head.t()?)?;
         let nll: Vec<f64> = host::write(&logits, OP, |l| {
-            Ok(l.par_chunks_mut(v).zip(labels.par_iter()).map(|(l, &y)| row(l, y as usize, scale)).collect())
+            Ok(l.par_chunks_mut(v).zip(labels.par_iter()).map(|(l, &y)| row(l, y as usize, scale, softcap)).collect())
         })?;
         loss += nll.iter().sum::<f64>();
         if let (Some(g), Some(d)) = (&gradients, &dhidden) {
@@ -129,11 +166,16 @@ pub fn log_probabilities(
     labels: &[u32],
     temperature: f64,
     entropies: bool,
+    softcap: Option<f32>,
 ) -> Result<LogProbabilities> {
+    let softcap = softcap.map(|c| c / temperature as f32);
     let mut out = LogProbabilities::default();
     each_block(hidden, head, labels, temperature, &mut |_, labels, logits, v| {
         let rows: Vec<(f32, f32)> = host::write(logits, OP, |l| {
-            Ok(l.par_chunks_mut(v).zip(labels.par_iter()).map(|(l, &y)| chance(l, y as usize, entropies)).collect())
+            Ok(l.par_chunks_mut(v)
+                .zip(labels.par_iter())
+                .map(|(l, &y)| chance(l, y as usize, entropies, softcap))
+                .collect())
         })?;
         out.labels.extend(rows.iter().map(|r| r.0));
         if entropies {
@@ -153,7 +195,10 @@ pub fn log_probabilities_backward(
     temperature: f64,
     weights: &[f64],
     dhead: Option<&Tensor>,
+    softcap: Option<f32>,
 ) -> Result<Tensor> {
+    // c·tanh(l / c) / T is c'·tanh(l' / c') of l' = l / T and c' = c / T.
+    let softcap = softcap.map(|c| c / temperature as f32);
     let (rows, n) = host::dims2(hidden, OP)?;
     host::same(OP, "weights", &[weights.len()], &[rows])?;
     let dhidden = host::tensor(host::room(rows * n), &[rows, n])?;
@@ -161,7 +206,7 @@ pub fn log_probabilities_backward(
         let weights = &weights[at..at + labels.len()];
         host::write(logits, OP, |l| {
             l.par_chunks_mut(v).zip(labels.par_iter().zip(weights.par_iter())).for_each(|(l, (&y, &w))| {
-                row(l, y as usize, Some((-w / temperature) as f32));
+                row(l, y as usize, Some((-w / temperature) as f32), softcap);
             });
             Ok(())
         })?;
@@ -178,13 +223,7 @@ pub fn log_probabilities_backward(
 type Take<'a> = dyn FnMut(usize, &[u32], &Tensor, usize) -> Result<()> + 'a;
 
 /// Give the logits over the temperature, a block of rows at a time.
-fn each_block(
-    hidden: &Tensor,
-    head: &Tensor,
-    labels: &[u32],
-    temperature: f64,
-    take: &mut Take,
-) -> Result<()> {
+fn each_block(hidden: &Tensor, head: &Tensor, labels: &[u32], temperature: f64, take: &mut Take) -> Result<()> {
     let (rows, n) = host::dims2(hidden, OP)?;
     let (v, _) = host::dims2(head, OP)?;
     host::same(OP, "the head", head.dims(), &[v, n])?;
@@ -208,7 +247,10 @@ fn each_block(
 }
 
 /// A row's log-probability and, where asked for, its entropy; `logits` are used up.
-fn chance(logits: &mut [f32], label: usize, entropy: bool) -> (f32, f32) {
+fn chance(logits: &mut [f32], label: usize, entropy: bool, softcap: Option<f32>) -> (f32, f32) {
+    if let Some(c) = softcap {
+        cap(logits, c);
+    }
     let top = top(logits);
     let at = logits[label];
     let mut expected = 0f64;
@@ -237,9 +279,10 @@ mod tests {
     use super::*;
     use crate::ops::check::*;
 
-    fn reference(h: &[f64], w: &[f64], labels: &[u32], n: usize) -> f64 {
+    fn reference(h: &[f64], w: &[f64], labels: &[u32], n: usize, softcap: Option<f32>) -> f64 {
+        let cap = |l: f64| softcap.map_or(l, |c| f64::from(c) * (l / f64::from(c)).tanh());
         let row = |(h, &y): (&[f64], &u32)| {
-            let l: Vec<f64> = w.chunks(n).map(|w| inner(h, w)).collect();
+            let l: Vec<f64> = w.chunks(n).map(|w| cap(inner(h, w))).collect();
             l.iter().map(|l| l.exp()).sum::<f64>().ln() - l[y as usize]
         };
         h.chunks(n).zip(labels).map(row).sum()
@@ -249,12 +292,15 @@ mod tests {
     fn loss_and_both_gradients_agree_with_f64_and_finite_differences() {
         let (n, v, labels) = (5, 41, [3, 40, 0, 3, 17, 22, 9]);
         let (h, w) = (random(&[7, n], 1), random(&[v, n], 2));
-        let dw = tensor(&vec![0.0; v * n], &[v, n]);
-        let (loss, dh) = cross_entropy(&h, &w, &labels, Some(Gradients { scale: 0.25, head: Some(&dw) })).unwrap();
-        let (h, w) = (f64s(&h), f64s(&w));
-        assert!((loss - reference(&h, &w, &labels, n)).abs() < 1e-5);
-        close(&f64s(&dh.unwrap()), &differences(&h, |h| 0.25 * reference(h, &w, &labels, n)), 2e-6);
-        close(&f64s(&dw), &differences(&w, |w| 0.25 * reference(&h, w, &labels, n)), 2e-6);
+        for cap in [None, Some(1.5)] {
+            let dw = tensor(&vec![0.0; v * n], &[v, n]);
+            let gradients = Some(Gradients { scale: 0.25, head: Some(&dw) });
+            let (loss, dh) = cross_entropy(&h, &w, &labels, gradients, cap).unwrap();
+            let (h, w) = (f64s(&h), f64s(&w));
+            assert!((loss - reference(&h, &w, &labels, n, cap)).abs() < 1e-5);
+            close(&f64s(&dh.unwrap()), &differences(&h, |h| 0.25 * reference(h, &w, &labels, n, cap)), 2e-6);
+            close(&f64s(&dw), &differences(&w, |w| 0.25 * reference(&h, w, &labels, n, cap)), 2e-6);
+        }
     }
 
     #[test]
@@ -264,7 +310,7 @@ mod tests {
         let run = |block| {
             let dw = tensor(&vec![0.0; v * n], &[v, n]);
             let g = Some(Gradients { scale: 1.0, head: Some(&dw) });
-            let (loss, dh) = blocks_of(block, &h, &w, &labels, g).unwrap();
+            let (loss, dh) = blocks_of(block, &h, &w, &labels, g, None).unwrap();
             (loss, f64s(&dh.unwrap()), f64s(&dw))
         };
         let (one, three) = (run(1), run(3));
@@ -281,7 +327,7 @@ mod tests {
         let labelled = Tensor::cat(&[h.narrow(0, 0, 1).unwrap(), h.narrow(0, 2, 1).unwrap()], 0).unwrap();
         let (w, dw) = (wave(&[6, 4], 1.3, 0.5), tensor(&[0.0; 24], &[6, 4]));
         let (loss, dh) =
-            cross_entropy(&labelled, &w, &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) })).unwrap();
+            cross_entropy(&labelled, &w, &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) }), None).unwrap();
         assert!((loss - 4.2436304).abs() < 5e-6);
         let want_dh =
             [0.3338083, -0.33981115, -0.51560652, 0.063962929, -0.9704358, 0.81021667, 1.4038997, -0.059133545];
@@ -317,30 +363,34 @@ mod tests {
 
     #[test]
     fn log_probabilities_entropies_and_their_gradient_agree_with_f64_and_finite_differences() {
-        let (n, v, labels, temperature) = (5, 41, [3, 40, 0, 3, 17], 0.7);
-        let (h, w) = (random(&[5, n], 1), random(&[v, n], 2));
-        let weights = [0.5, -1.0, 0.0, 2.0, -0.25];
-        let got = log_probabilities(&h, &w, &labels, temperature, true).unwrap();
-        let dw = tensor(&vec![0.0; v * n], &[v, n]);
-        let dh = log_probabilities_backward(&h, &w, &labels, temperature, &weights, Some(&dw)).unwrap();
-        let (h, w) = (f64s(&h), f64s(&w));
-        let logits = |h: &[f64], w: &[f64]| -> Vec<f64> { w.chunks(n).map(|w| inner(h, w) / temperature).collect() };
-        let all = |l: &[f64]| l.iter().map(|l| l.exp()).sum::<f64>().ln();
-        for (i, &y) in labels.iter().enumerate() {
-            let l = logits(&h[i * n..][..n], &w);
-            let entropy: f64 = l.iter().map(|x| -(x - all(&l)).exp() * (x - all(&l))).sum();
-            assert!((f64::from(got.labels[i]) - (l[y as usize] - all(&l))).abs() < 1e-5);
-            assert!((f64::from(got.entropies[i]) - entropy).abs() < 1e-5);
-        }
-        let weighted = |h: &[f64], w: &[f64]| -> f64 {
-            let row = |((h, &y), a): ((&[f64], &u32), &f64)| {
-                let l = logits(h, w);
-                a * (l[y as usize] - all(&l))
+        for softcap in [None, Some(1.5f32)] {
+            let (n, v, labels, temperature) = (5, 41, [3, 40, 0, 3, 17], 0.7);
+            let (h, w) = (random(&[5, n], 1), random(&[v, n], 2));
+            let weights = [0.5, -1.0, 0.0, 2.0, -0.25];
+            let got = log_probabilities(&h, &w, &labels, temperature, true, softcap).unwrap();
+            let dw = tensor(&vec![0.0; v * n], &[v, n]);
+            let dh = log_probabilities_backward(&h, &w, &labels, temperature, &weights, Some(&dw), softcap).unwrap();
+            let (h, w) = (f64s(&h), f64s(&w));
+            let cap = |l: f64| softcap.map_or(l, |c| f64::from(c) * (l / f64::from(c)).tanh());
+            let logits =
+                |h: &[f64], w: &[f64]| -> Vec<f64> { w.chunks(n).map(|w| cap(inner(h, w)) / temperature).collect() };
+            let all = |l: &[f64]| l.iter().map(|l| l.exp()).sum::<f64>().ln();
+            for (i, &y) in labels.iter().enumerate() {
+                let l = logits(&h[i * n..][..n], &w);
+                let entropy: f64 = l.iter().map(|x| -(x - all(&l)).exp() * (x - all(&l))).sum();
+                assert!((f64::from(got.labels[i]) - (l[y as usize] - all(&l))).abs() < 1e-5);
+                assert!((f64::from(got.entropies[i]) - entropy).abs() < 1e-5);
+            }
+            let weighted = |h: &[f64], w: &[f64]| -> f64 {
+                let row = |((h, &y), a): ((&[f64], &u32), &f64)| {
+                    let l = logits(h, w);
+                    a * (l[y as usize] - all(&l))
+                };
+                h.chunks(n).zip(&labels).zip(&weights).map(row).sum()
             };
-            h.chunks(n).zip(&labels).zip(&weights).map(row).sum()
-        };
-        close(&f64s(&dh), &differences(&h, |h| weighted(h, &w)), 5e-6);
-        close(&f64s(&dw), &differences(&w, |w| weighted(&h, w)), 5e-6);
+            close(&f64s(&dh), &differences(&h, |h| weighted(h, &w)), 5e-6);
+            close(&f64s(&dw), &differences(&w, |w| weighted(&h, w)), 5e-6);
+        }
     }
 
     #[test]
@@ -348,7 +398,7 @@ mod tests {
         let w = random(&[6, 4], 2);
         for bad in [f32::NAN, f32::INFINITY] {
             let h = tensor(&[bad, 1.0, 1.0, 1.0], &[1, 4]);
-            let (loss, _) = cross_entropy(&h, &w, &[2], Some(Gradients { scale: 1.0, head: None })).unwrap();
+            let (loss, _) = cross_entropy(&h, &w, &[2], Some(Gradients { scale: 1.0, head: None }), None).unwrap();
             assert!(!loss.is_finite(), "{loss}");
         }
     }
@@ -356,8 +406,8 @@ mod tests {
     #[test]
     fn a_label_beyond_the_vocabulary_is_an_error_and_no_label_is_no_loss() {
         let w = random(&[6, 4], 2);
-        assert!(cross_entropy(&random(&[1, 4], 1), &w, &[6], None).is_err());
+        assert!(cross_entropy(&random(&[1, 4], 1), &w, &[6], None, None).is_err());
         let none = Tensor::from_vec(Vec::<f32>::new(), (0, 4), &candle_core::Device::Cpu).unwrap();
-        assert_eq!(cross_entropy(&none, &w, &[], None).unwrap().0, 0.0);
+        assert_eq!(cross_entropy(&none, &w, &[], None, None).unwrap().0, 0.0);
     }
 }

@@ -4,7 +4,7 @@
 //! The CUDA kernels (`kernels/quant8.cuh`, `kernels/adamw.cu`) do the same operations in the same order.
 //! Must not know what is quantized.
 
-use super::adamw::{Factors, run, update};
+use super::adamw::{Factors, Rule, run, update};
 use super::host;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -119,6 +119,12 @@ impl AdamW8 {
         let zeros = |code: &Code| (vec![code.nearest(0.0); len], vec![0.0; len.div_ceil(BLOCK)]);
         let ((m, absmax_m), (v, absmax_v)) = (zeros(&code_m), zeros(&code_v));
         Self { m, v, absmax_m, absmax_v, t: 0, beta1, beta2, eps, weight_decay, code_m, code_v }
+    }
+
+    /// Take over a step's factors.
+    pub fn obey(&mut self, rule: &Rule) {
+        (self.beta1, self.beta2, self.eps) = (rule.beta1, rule.beta2, rule.eps);
+        self.weight_decay = rule.weight_decay;
     }
 
     /// One step over `values` with `grads · grad_scale` (both `[len]`, f32); `decay` lists the ranges under weight

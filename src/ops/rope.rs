@@ -1,54 +1,65 @@
 //! Rotary position embedding (Su et al., 2021) in Hugging Face's layout: number i of a head turns with number i + D/2.
 
+pub mod scaling;
+
 use super::host;
 use super::simd::vectorized;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
+pub use scaling::{Llama3, LongRope, Scaling, Yarn};
 
 const OP: &str = "rope";
 const ROWS: usize = 16;
-
-/// Llama 3's stretching of the slow frequencies, named as in `config.json`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Llama3 {
-    pub factor: f64,
-    pub low_freq_factor: f64,
-    pub high_freq_factor: f64,
-    pub original_max_position_embeddings: usize,
-}
 
 /// The angles a position turns by, one per pair.
 #[derive(Debug, Clone)]
 pub struct Rotary {
     frequencies: Vec<f32>,
+    /// Those of a sequence longer than so many tokens.
+    beyond: Option<(usize, Vec<f32>)>,
+    /// What cosines and sines are multiplied by.
+    magnitude: f32,
 }
 
 impl Rotary {
-    /// `theta^(-2i/D)` for i in 0..D/2, under Llama 3's scaling where given (as transformers' `_compute_llama3_parameters`).
-    pub fn new(head_dim: usize, theta: f64, scaling: Option<Llama3>) -> Self {
-        let plain = (0..head_dim / 2).map(|i| 1.0 / theta.powf(2.0 * i as f64 / head_dim as f64));
-        let scaled = |f: f64| {
-            let Some(s) = scaling else { return f };
-            let old = s.original_max_position_embeddings as f64;
-            let wave = std::f64::consts::TAU / f;
-            if wave > old / s.low_freq_factor {
-                f / s.factor
-            } else if wave < old / s.high_freq_factor {
-                f
-            } else {
-                let smooth = (old / wave - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-                (1.0 - smooth) * f / s.factor + smooth * f
-            }
-        };
-        Self { frequencies: plain.map(|f| scaled(f) as f32).collect() }
+    /// `theta^(-2i/D)` for i in 0..D/2, where D numbers of a head are turned, under a scaling where there is one.
+    pub fn new(turned: usize, theta: f64, scaling: Option<&Scaling>) -> Self {
+        let plain: Vec<f64> = (0..turned / 2).map(|i| theta.powf(-2.0 * i as f64 / turned as f64)).collect();
+        let f32s = |f: Vec<f64>| f.into_iter().map(|f| f as f32).collect();
+        let Some(scaling) = scaling else { return Self { frequencies: f32s(plain), beyond: None, magnitude: 1.0 } };
+        let (frequencies, beyond) = scaling.frequencies(&plain, theta);
+        let beyond = beyond.map(|(length, f)| (length, f32s(f)));
+        Self { frequencies: f32s(frequencies), beyond, magnitude: scaling.magnitude() as f32 }
     }
 
     /// Cosines and sines of T positions, each `[T, D/2]` (the angle in f32, as transformers takes it).
-    pub fn angles(&self, positions: &[u32]) -> Result<(Tensor, Tensor)> {
-        let angles = positions.iter().flat_map(|&p| self.frequencies.iter().map(move |f| f64::from(p as f32 * f)));
-        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(|a| (a.sin() as f32, a.cos() as f32)).unzip();
-        let shape = [positions.len(), self.frequencies.len()];
+    ///
+    /// `cu_seqlens` says which positions form a sequence; empty: all are the end of one. Where frequencies depend on a
+    /// sequence's length (LongRoPE), that is its own last position and one, also among packed ones.
+    pub fn angles(&self, positions: &[u32], cu_seqlens: &[u32]) -> Result<(Tensor, Tensor)> {
+        let half = self.frequencies.len();
+        let mut cos = Vec::with_capacity(positions.len() * half);
+        let mut sin = Vec::with_capacity(positions.len() * half);
+        let all = [0, positions.len() as u32];
+        for ends in (if cu_seqlens.is_empty() { &all } else { cu_seqlens }).windows(2) {
+            let Some(sequence) = positions.get(ends[0] as usize..ends[1] as usize) else {
+                return Err(Error::new(format!("rope: {cu_seqlens:?} does not cut {} positions", positions.len())));
+            };
+            let length = sequence.iter().max().map_or(0, |&p| p as usize + 1);
+            let frequencies = match &self.beyond {
+                Some((most, long)) if length > *most => long,
+                _ => &self.frequencies,
+            };
+            for &p in sequence {
+                for f in frequencies {
+                    let (s, c) = f64::from(p as f32 * f).sin_cos();
+                    cos.push(c as f32 * self.magnitude);
+                    sin.push(s as f32 * self.magnitude);
+                }
+            }
+        }
+        let shape = [positions.len(), half];
         Ok((host::tensor(cos, &shape)?, host::tensor(sin, &shape)?))
     }
 }
@@ -63,15 +74,18 @@ vectorized! {
     }
 }
 
-/// Turns the first `heads` heads of each row of `x [T, ≥ heads·D]` in place; `cos`, `sin` `[T, D/2]`, f32.
-/// The rest of the row (the values beside queries and keys) stays. `back` turns the other way, which is the gradient.
-pub fn rope_(x: &Tensor, cos: &Tensor, sin: &Tensor, heads: usize, back: bool) -> Result<()> {
+/// Turns the first `heads` heads of each row of `x [T, ≥ heads·width]` in place; `cos`, `sin` `[T, D/2]`, f32, turn the
+/// first D numbers of a head (all, or a part of its `width`). The rest of the row (the values beside queries and keys)
+/// stays. `back` turns the other way, which is the gradient.
+pub fn rope_(x: &Tensor, (cos, sin): (&Tensor, &Tensor), heads: usize, width: usize, back: bool) -> Result<()> {
     let (t, row) = host::dims2(x, OP)?;
     let (_, half) = host::dims2(cos, OP)?;
     host::same(OP, "cos", cos.dims(), &[t, half])?;
     host::same(OP, "sin", sin.dims(), &[t, half])?;
-    if half == 0 || heads * half * 2 > row {
-        return Err(Error::new(format!("rope: {heads} heads of {} do not fit in rows of {row}", half * 2)));
+    if half == 0 || half * 2 > width || heads * width > row {
+        return Err(Error::new(format!(
+            "rope: {heads} heads of {width} do not fit in rows of {row}, or {half} pairs in them"
+        )));
     }
     let (cos, sin) = (host::read(cos, OP)?, host::read(sin, OP)?);
     let (cos, sin): (&[f32], &[f32]) = (&cos, &sin);
@@ -80,8 +94,8 @@ pub fn rope_(x: &Tensor, cos: &Tensor, sin: &Tensor, heads: usize, back: bool) -
         x.par_chunks_mut(ROWS * row).enumerate().for_each(|(piece, x)| {
             for (r, x) in x.chunks_exact_mut(row).enumerate() {
                 let at = (piece * ROWS + r) * half;
-                for head in x[..heads * half * 2].chunks_exact_mut(half * 2) {
-                    turn(head, &cos[at..at + half], &sin[at..at + half], sign);
+                for head in x[..heads * width].chunks_exact_mut(width) {
+                    turn(&mut head[..2 * half], &cos[at..at + half], &sin[at..at + half], sign);
                 }
             }
         });
@@ -155,40 +169,59 @@ mod tests {
             0.79665732,
             0.51878983,
         ];
-        for (scaling, want) in [(None, plain), (Some(SCALED), scaled)] {
+        for (scaling, want) in [(None, plain), (Some(&Scaling::Llama3(SCALED)), scaled)] {
             let x = wave(&[3, 8], 0.37, 0.0);
-            let (cos, sin) = Rotary::new(8, 10_000.0, scaling).angles(&[0, 1, 5]).unwrap();
-            rope_(&x, &cos, &sin, 1, false).unwrap();
+            let (cos, sin) = Rotary::new(8, 10_000.0, scaling).angles(&[0, 1, 5], &[]).unwrap();
+            rope_(&x, (&cos, &sin), 1, 8, false).unwrap();
             close(&f64s(&x), &want, 1e-6);
         }
     }
 
     #[test]
-    fn it_agrees_with_f64_leaves_the_values_alone_and_its_gradient_is_the_turn_back() {
-        let (t, heads, d) = (33, 3, 6);
-        let row = heads * d + 5;
+    fn it_agrees_with_f64_leaves_the_rest_alone_and_its_gradient_is_the_turn_back() {
+        let (t, heads, width) = (33, 3, 6);
+        let row = heads * width + 5;
         let positions: Vec<u32> = (0..t as u32).map(|i| i * 7 % 40).collect();
-        let (x, dy) = (random(&[t, row], 1), random(&[t, row], 2));
-        let reference = |x: &[f64]| {
-            let mut y = x.to_vec();
-            for (i, &position) in positions.iter().enumerate() {
-                for h in 0..heads {
-                    for j in 0..d / 2 {
-                        let a = f64::from(position) / 500f64.powf(2.0 * j as f64 / d as f64);
-                        let (p, q) = (i * row + h * d + j, i * row + h * d + j + d / 2);
-                        y[p] = x[p] * a.cos() - x[q] * a.sin();
-                        y[q] = x[q] * a.cos() + x[p] * a.sin();
+        // All of a head, and two thirds of it.
+        for d in [6, 4] {
+            let (x, dy) = (random(&[t, row], 1), random(&[t, row], 2));
+            let reference = |x: &[f64]| {
+                let mut y = x.to_vec();
+                for (i, &position) in positions.iter().enumerate() {
+                    for h in 0..heads {
+                        for j in 0..d / 2 {
+                            let a = f64::from(position) / 500f64.powf(2.0 * j as f64 / d as f64);
+                            let (p, q) = (i * row + h * width + j, i * row + h * width + j + d / 2);
+                            y[p] = x[p] * a.cos() - x[q] * a.sin();
+                            y[q] = x[q] * a.cos() + x[p] * a.sin();
+                        }
                     }
                 }
-            }
-            y
-        };
-        let before = f64s(&x);
-        let (cos, sin) = Rotary::new(d, 500.0, None).angles(&positions).unwrap();
-        rope_(&x, &cos, &sin, heads, false).unwrap();
-        close(&f64s(&x), &reference(&before), 5e-6);
-        let dx = differences(&before, |x| inner(&reference(x), &f64s(&dy)));
-        rope_(&dy, &cos, &sin, heads, true).unwrap();
-        close(&f64s(&dy), &dx, 5e-6);
+                y
+            };
+            let before = f64s(&x);
+            let (cos, sin) = Rotary::new(d, 500.0, None).angles(&positions, &[]).unwrap();
+            rope_(&x, (&cos, &sin), heads, width, false).unwrap();
+            close(&f64s(&x), &reference(&before), 5e-6);
+            let dx = differences(&before, |x| inner(&reference(x), &f64s(&dy)));
+            rope_(&dy, (&cos, &sin), heads, width, true).unwrap();
+            close(&f64s(&dy), &dx, 5e-6);
+        }
+    }
+
+    #[test]
+    fn a_long_sequence_turns_by_its_own_frequencies_also_beside_a_short_one() {
+        let scaling = Scaling::LongRope(LongRope {
+            short_factor: vec![1.0, 1.0],
+            long_factor: vec![2.0, 8.0],
+            original_max_position_embeddings: 4,
+            attention_factor: 1.5,
+        });
+        let rotary = Rotary::new(4, 100.0, Some(&scaling));
+        let (cos, _) = rotary.angles(&[0, 1, 2, 3, 0, 1, 2, 3, 4], &[0, 4, 9]).unwrap();
+        let cos = f32s(&cos);
+        assert_eq!(cos[2..4], [1f32, 0.1].map(|a| 1.5 * f64::from(a).cos() as f32));
+        assert_eq!(cos[10..12], [0.5f32, 0.0125].map(|a| 1.5 * f64::from(a).cos() as f32));
+        assert!(rotary.angles(&[0, 1], &[0, 3]).is_err());
     }
 }

@@ -40,14 +40,14 @@ pub fn read(entry: &Entry, text: &str) -> Result<Value, Wrong> {
             | Type::Name
             | Type::Choice(_)
             | Type::Path
-            | Type::Paths
+            | Type::Sources
             | Type::Model
             | Type::Template
             | Type::Texts
             | Type::Rewards
             | Type::Modules(_)
     );
-    let looks_toml = text.starts_with(['"', '\'', '['])
+    let looks_toml = (text.starts_with(['"', '\'', '[']) || (text.starts_with('{') && entry.ty == Type::Sources))
         && !(text.starts_with('[') && matches!(entry.ty, Type::Text | Type::Name | Type::Template));
     if is_text && !looks_toml {
         return Ok(Value::from(text));
@@ -86,7 +86,7 @@ fn typed(ty: Type, v: &Value, base: &Path) -> Result<Json, Found> {
             _ => Err(no("")),
         },
         Type::Path => path(text(v)?, base),
-        Type::Paths => many(v, |v| data_path(text(v)?, base)),
+        Type::Sources => many(v, |v| source(v, base)),
         Type::Model => model(text(v)?, base),
         Type::Template => template(text(v)?, base),
         Type::Integer(min, max) => match v.as_integer() {
@@ -187,11 +187,55 @@ fn path(text: &str, base: &Path) -> Result<Json, Found> {
     path.to_str().map(Json::from).ok_or_else(|| no("the folder's path is not UTF-8"))
 }
 
-/// `demo` and `demo:PART` are built in; an existing path wins.
-fn data_path(text: &str, base: &Path) -> Result<Json, Found> {
-    let built_in = text == "demo" || text.starts_with("demo:");
-    if built_in && !absolute(text, base).exists() { Ok(text.into()) } else { path(text, base) }
+/// A path, or a table with one.
+fn source(v: &Value, base: &Path) -> Result<Json, Found> {
+    let Some(table) = v.as_inline_table() else { return data_path(text(v)?, base) };
+    let known = ["path", "split", "weight", "format"];
+    if let Some((name, _)) = table.iter().find(|(name, _)| !known.contains(name)) {
+        return Err(no(format!("{name} is not among {}", known.join(", "))));
+    }
+    let path = table.get("path").ok_or_else(|| no("path is missing"))?;
+    let mut map = Map::new();
+    map.insert("path".into(), data_path(text(path)?, base)?);
+    if let Some(v) = table.get("split") {
+        let split = Some(text(v)?).filter(|s| !s.trim().is_empty()).ok_or_else(|| no("split is empty"))?;
+        map.insert("split".into(), split.into());
+    }
+    if let Some(v) = table.get("weight") {
+        let weight = v.as_float().or(v.as_integer().map(|i| i as f64)).filter(|w| w.is_finite() && *w > 0.0);
+        map.insert("weight".into(), weight.ok_or_else(|| no("weight is a number above 0"))?.into());
+    }
+    if let Some(v) = table.get("format") {
+        let format = text(v)?;
+        match super::schema::entry("data.format").map(|e| e.ty) {
+            Some(Type::Choice(words)) if !words.contains(&format) => {
+                return Err(no(format!("format is one of {}", words.join(", "))));
+            }
+            _ => map.insert("format".into(), format.into()),
+        };
+    }
+    Ok(Json::Object(map))
 }
+
+/// `demo` and `demo:PART` are built in, `hf:OWNER/NAME` is a data set of the hub, and so is `OWNER/NAME` where nothing
+/// here has that name; an existing path wins.
+fn data_path(text: &str, base: &Path) -> Result<Json, Found> {
+    let there = absolute(text, base).exists();
+    let built_in = text == "demo" || text.starts_with("demo:");
+    if (built_in || text.starts_with("hf:")) && !there {
+        return Ok(text.into());
+    }
+    let bare = text.split('@').next().unwrap_or(text);
+    let owner = bare.split('/').next().unwrap_or(bare);
+    // A path whose folder is here is a path with a slip in it.
+    let of_hub = crate::hub::is_id(bare)
+        && !absolute(owner, base).exists()
+        && Path::new(bare).extension().is_none_or(|e| !DATA.contains(&e.to_str().unwrap_or_default()));
+    if !there && of_hub { Ok(format!("hf:{text}").into()) } else { path(text, base) }
+}
+
+/// Endings of files, which no data set's name has.
+const DATA: [&str; 12] = ["json", "jsonl", "ndjson", "csv", "tsv", "parquet", "txt", "md", "gz", "zst", "zip", "arrow"];
 
 fn model(text: &str, base: &Path) -> Result<Json, Found> {
     if text.is_empty() {

@@ -21,6 +21,15 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
     if recipe.data.eval.as_ref().is_some_and(Vec::is_empty) {
         problem(given, "data.eval", "data.eval names no file", "give at least one file or folder, or remove it");
     }
+    let weighed = recipe.data.train.iter().filter(|s| s.weight.is_some()).count();
+    if weighed > 0 && weighed < recipe.data.train.len() {
+        let what = "some sources of data.train have a weight and some have none";
+        problem(given, "data.train", what, "give each a weight (their shares, as in 0.85 and 0.15), or none");
+    }
+    if recipe.data.eval.iter().flatten().any(|s| s.weight.is_some()) {
+        let what = "a source of data.eval has a weight, and evaluation sees every row";
+        problem(given, "data.eval", what, "remove the weight");
+    }
     if recipe.data.eval.is_some() && recipe.data.eval_fraction > 0.0 {
         let what = "data.eval and data.eval_fraction are both given";
         problem(given, "data.eval_fraction", what, "keep one: rows of their own, or a share of the training rows");
@@ -32,6 +41,10 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
     if t.early_stopping_patience > 0 && t.eval_steps == 0 {
         let what = "train.early_stopping_patience needs evaluations during the run, and train.eval_steps is 0";
         problem(given, "train.early_stopping_patience", what, "give train.eval_steps, such as 50");
+    }
+    if recipe.model.load_in_4bit && recipe.model.load_in_fp8 {
+        let what = "model.load_in_4bit and model.load_in_fp8 are both given";
+        problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");
     }
     if recipe.method != Method::Sft {
         let (what, next) = match recipe.method {

@@ -181,9 +181,13 @@ pub fn guidance(key: &str, recipe: &Recipe, facts: &Facts) -> Option<Guidance> {
         "lora.target_modules" => {
             let all = match &lora?.target_modules {
                 TargetModules::AllLinear(_) => true,
-                TargetModules::Names(names) => super::LINEAR.iter().all(|l| names.iter().any(|n| n == l)),
+                TargetModules::Names(names) => {
+                    let has = |m: &str| names.iter().any(|n| n == m);
+                    let plain = super::LINEAR.iter().all(|m| has(m));
+                    plain || super::FUSED.iter().chain(&["o_proj", "down_proj"]).all(|m| has(m))
+                }
             };
-            say("all seven linear layers".into(), Some(all), row::RANK)
+            say("all linear layers".into(), Some(all), row::RANK)
         }
         "model.max_seq_length" => {
             let share = facts.truncated_share?;

@@ -35,8 +35,8 @@ pub enum Type {
     Choice(&'static [&'static str]),
     /// A path, relative to the recipe's folder.
     Path,
-    /// A path, or a list of paths.
-    Paths,
+    /// A path or a data set of the hub, `{ path, split, weight, format }`, or a list of these.
+    Sources,
     /// A path where there is one, or another way to name a model.
     Model,
     /// A Jinja string, a path, or the name of a template.
@@ -111,8 +111,13 @@ impl Type {
             Type::Name => "a name in quotes, without / and not starting with a dot".into(),
             Type::Choice(words) => words.join(", "),
             Type::Path => "a path in quotes".into(),
-            Type::Paths => "a path in quotes, or a list of them".into(),
-            Type::Model => "a folder, a .gguf file, pypi:PACKAGE or demo, in quotes".into(),
+            Type::Sources => {
+                "a path or hf:OWNER/NAME in quotes, { path = \"…\", split = \"…\", weight = 0.2 }, or a list of these"
+                    .into()
+            }
+            Type::Model => {
+                "a folder, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE or demo, in quotes".into()
+            }
             Type::Template => "a Jinja text, a file, or the name of a template, in quotes".into(),
             Type::Integer(min, max) if *max == i64::MAX => format!("a whole number from {min}"),
             Type::Integer(min, max) => format!("a whole number from {min} to {max}"),

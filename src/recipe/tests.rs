@@ -183,8 +183,8 @@ fn paths_start_at_the_recipes_folder_and_the_name_is_its_stem() {
     assert_eq!(r.output_dir, dir.path().join("runs"));
     assert_eq!(r.model.name_or_path, dir.path().join("tiny").to_str().unwrap());
     assert_eq!(r.model.chat_template.as_deref(), dir.path().join("t/x.jinja").to_str());
-    assert_eq!(r.data.train, [dir.path().join("a.jsonl"), "/b.jsonl".into()]);
-    assert_eq!(r.data.eval, Some(vec![dir.path().join("e")]));
+    assert_eq!(r.data.train, [dir.path().join("a.jsonl").into(), "/b.jsonl".into()]);
+    assert_eq!(r.data.eval, Some(vec![dir.path().join("e").into()]));
 }
 
 #[test]
@@ -252,8 +252,10 @@ fn the_printed_error_has_a_place_and_a_next_step_for_each_problem() {
     let text = "[model]\nname_or_path = \"demo\"\nmax_length = 512\n[data]\ntrain = 3\n";
     let printed = parse(text, "r.toml", &[]).unwrap_err().to_string();
     let expect = "r.toml:3:1: there is no key model.max_length\n  → here it is model.max_seq_length\n\
-                  r.toml:5:9: data.train = 3 is not allowed: it is a whole number; allowed: a path in quotes, or a list of them\n  \
-                  → data.train: Rows to learn from: a file, a folder, or a list of them, read in this order.";
+                  r.toml:5:9: data.train = 3 is not allowed: it is a whole number; allowed: a path or hf:OWNER/NAME in quotes, \
+                  { path = \"…\", split = \"…\", weight = 0.2 }, or a list of these\n  \
+                  → data.train: Rows to learn from: a file, a folder, a data set of the hub, or a list of these, \
+                  mixed by weight where they have one.";
     assert_eq!(printed, expect);
 }
 
@@ -304,9 +306,10 @@ fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
         ("[train]\nbf16 = true", "f32"),
         ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),
-        ("[train]\noptim = \"adamw_8bit\"", "adamw_torch"),
+        ("[train]\noptim = \"paged_adamw_8bit\"", "adamw_8bit"),
+        ("[train]\noptim = \"lion\"", "adamw_torch"),
         ("[lora]\ntarget_modules = [\"q_proj\", \"lm_head\"]", "entry 2 is \"lm_head\""),
-        ("[data]\ntrain = [{ path = \"a\" }]", "entry 1"),
+        ("[data]\ntrain = [{ file = \"a\" }]", "entry 1"),
     ] {
         let list = problems(written);
         assert!(list.iter().any(|l| l.contains(says)), "{written}: {list:#?}");
@@ -498,4 +501,45 @@ fn completions_of_a_step_are_whole_groups_and_leave_room_for_a_prompt() {
     assert!(of("").is_ok());
     assert!(of("num_generations = 6\n").unwrap_err().contains("4 × 4 = 16 completions"));
     assert!(of("max_completion_length = 2048\n").unwrap_err().contains("no room for a prompt"));
+}
+
+#[test]
+fn a_source_of_rows_is_a_path_or_a_table_or_a_name_of_the_hub() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    let file = dir.path().join("r.toml");
+    let of = |train: &str| {
+        let text = format!("[model]\nname_or_path = \"demo\"\n[data]\ntrain = {train}\n");
+        parse(&text, file.to_str().unwrap(), &[]).map(|l| l.recipe)
+    };
+    let here = |name: &str| DataSource::from(dir.path().join(name));
+    for (train, expected) in [
+        ("\"a.jsonl\"", here("a.jsonl")),
+        // A path with a slip in it is no name of the hub.
+        ("\"data/alpaca\"", here("data/alpaca")),
+        ("\"o/rows.jsonl\"", here("o/rows.jsonl")),
+        ("\"tatsu-lab/alpaca\"", "hf:tatsu-lab/alpaca".into()),
+        ("\"hf:o/n@v1\"", "hf:o/n@v1".into()),
+        ("{ path = \"o/n@v1\" }", "hf:o/n@v1".into()),
+        ("{ path = \"a\", split = \"test\" }", DataSource { split: Some("test".into()), ..here("a") }),
+        (
+            "[{ path = \"a\", weight = 2, format = \"alpaca\" }]",
+            DataSource { weight: Some(2.0), format: Some("alpaca".into()), ..here("a") },
+        ),
+    ] {
+        let recipe = of(train).unwrap();
+        assert_eq!(recipe.data.train, [expected], "{train}");
+        let again = parse(&to_toml(&recipe), "elsewhere.toml", &[]).unwrap().recipe;
+        assert_eq!(again.data.train, recipe.data.train);
+    }
+    for (train, words) in [
+        ("[{ path = \"a\", weight = 0.8 }, \"b\"]", "some have none"),
+        ("[{ path = \"a\", weight = 0 }]", "weight is a number above 0"),
+        ("[{ split = \"a\" }]", "path is missing"),
+        ("[{ path = \"a\", wieght = 1 }]", "wieght is not among"),
+        ("[{ path = \"a\", format = \"csv\" }]", "format is one of"),
+    ] {
+        let e = of(train).unwrap_err().to_string();
+        assert!(e.contains(words), "{train}: {e}");
+    }
 }

@@ -226,7 +226,8 @@ pub fn value(key: &str, value: &str) -> Option<String> {
             Some("here it is \"cuda\", or \"cuda:N\" for another card".into())
         }
         ("model.device", "mps" | "metal" | "rocm" | "xpu") => Some("it trains on NVIDIA cards and on the CPU".into()),
-        ("train.optim", _) => Some("here it is \"adamw_torch\": AdamW with its moments in f32".into()),
+        ("train.optim", v) if v.ends_with("8bit") => Some("here it is \"adamw_8bit\"".into()),
+        ("train.optim", _) => Some("here it is \"adamw_torch\", or \"adamw_8bit\" with its moments in 8 bits".into()),
         (
             "train.lr_scheduler_type",
             "cosine_with_restarts"

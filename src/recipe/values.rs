@@ -72,6 +72,8 @@ pub struct ModelSection {
     pub device: String,
     /// NF4, on a card.
     pub load_in_4bit: bool,
+    /// e4m3, on a Hopper card.
+    pub load_in_fp8: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -96,10 +98,10 @@ pub enum TargetModules {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Files or folders, read in this order.
-    pub train: Vec<PathBuf>,
+    /// Files, folders and data sets of the hub, read in this order.
+    pub train: Vec<DataSource>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub eval: Option<Vec<PathBuf>>,
+    pub eval: Option<Vec<DataSource>>,
     /// Share of the training rows held out for evaluation; 0: none.
     pub eval_fraction: f64,
     /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`, `preference`, `prompt`.
@@ -110,6 +112,59 @@ pub struct DataSection {
     pub shuffle: bool,
     /// Share of rows that may be bad before the run stops, 0..1.
     pub max_bad_rows: f64,
+}
+
+/// Rows to read: a path, `demo`, or `hf:OWNER/NAME`; written as the path alone where nothing else is said.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "SourceForm", into = "SourceForm")]
+pub struct DataSource {
+    pub path: PathBuf,
+    /// Only the files of this split.
+    pub split: Option<String>,
+    /// Its share of the examples, beside those of the others.
+    pub weight: Option<f64>,
+    /// In place of `data.format` and `data.messages`.
+    pub format: Option<String>,
+}
+
+impl<P: Into<PathBuf>> From<P> for DataSource {
+    fn from(path: P) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum SourceForm {
+    Path(PathBuf),
+    Full {
+        path: PathBuf,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        split: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<f64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        format: Option<String>,
+    },
+}
+
+impl From<SourceForm> for DataSource {
+    fn from(form: SourceForm) -> Self {
+        match form {
+            SourceForm::Path(path) => Self { path, ..Self::default() },
+            SourceForm::Full { path, split, weight, format } => Self { path, split, weight, format },
+        }
+    }
+}
+
+impl From<DataSource> for SourceForm {
+    fn from(source: DataSource) -> Self {
+        let DataSource { path, split, weight, format } = source;
+        match (&split, weight, &format) {
+            (None, None, None) => Self::Path(path),
+            _ => Self::Full { path, split, weight, format },
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -44,8 +44,9 @@ pub(super) fn json(recipe: &Recipe) -> Json {
     let mut r = recipe.clone();
     let lossy = |p: &Path| PathBuf::from(p.to_string_lossy().into_owned());
     r.output_dir = lossy(&r.output_dir);
-    r.data.train = r.data.train.iter().map(|p| lossy(p)).collect();
-    r.data.eval = r.data.eval.map(|list| list.iter().map(|p| lossy(p)).collect());
+    for source in r.data.train.iter_mut().chain(r.data.eval.iter_mut().flatten()) {
+        source.path = lossy(&source.path);
+    }
     if let Some(lora) = &mut r.lora {
         lora.adapter_name_or_path = lora.adapter_name_or_path.as_deref().map(lossy);
         if let TargetModules::AllLinear(word) = &mut lora.target_modules {

@@ -29,7 +29,7 @@ pub struct Artifact {
 pub fn find(x: &str) -> Result<Artifact> {
     let path = Path::new(x);
     if path.join(adapter::CONFIG).is_file() {
-        let model = AdapterConfig::read(path)?.base_model_name_or_path;
+        let model = AdapterConfig::read(path)?.base();
         return Ok(Artifact { title: x.to_string(), model, adapter: Some(path.to_path_buf()), recipe: None });
     }
     let model = Artifact { title: x.to_string(), model: x.to_string(), adapter: None, recipe: None };
@@ -102,8 +102,8 @@ impl Artifact {
             recipe.model.max_seq_length = 2048;
             recipe.data.format = "auto".into();
         }
-        recipe.data.train = vec![data.to_path_buf()];
-        recipe.data.eval = Some(vec![data.to_path_buf()]);
+        recipe.data.train = vec![data.into()];
+        recipe.data.eval = Some(vec![data.into()]);
         Ok(Some(recipe))
     }
 }

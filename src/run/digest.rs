@@ -208,7 +208,14 @@ mod tests {
     }
 
     fn eval(n: u64, loss: f64) -> Event {
-        let eval = Eval { loss, perplexity: loss.exp(), label_tokens: 1, seconds: 0.0, best: false, metrics: Default::default() };
+        let eval = Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 1,
+            seconds: 0.0,
+            best: false,
+            metrics: Default::default(),
+        };
         Event { time: n as f64, step: n, body: Body::Eval(eval) }
     }
 

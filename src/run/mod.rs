@@ -12,6 +12,7 @@ pub mod digest;
 pub mod events;
 pub mod files;
 pub mod folder;
+pub mod follower;
 pub mod host;
 pub mod index;
 pub mod link;

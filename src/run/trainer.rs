@@ -1,30 +1,33 @@
 //! A whole run in this process: from a recipe to its ending, every word of it through a session.
 
+use super::folder::RunFolder;
+use super::follower::Follower;
 use super::session::Session;
 use super::{events, host};
 use crate::diagnose::{self, Doctor, Preflight};
+use crate::model::ranks::Ranks;
 use crate::recipe::Recipe;
 use crate::train::event::{Body, Finding, RunState, Severity, State};
+use crate::train::method;
 use crate::train::outlet::Outlet;
 use crate::train::parts::ending::Ending;
-use crate::train::method;
 use crate::train::setup::{self, Prepared};
 use crate::{Error, Result};
 
 /// Train `recipe` in the session's folder, from its checkpoint of step `resume` where there is one. A failure is said
 /// in the run's last state as well as returned.
-pub fn train(recipe: &Recipe, resume: Option<u64>, session: &mut Session) -> Result<Ending> {
-    let result = attempt(recipe, resume, session);
+pub fn train(recipe: &Recipe, ranks: Ranks, resume: Option<u64>, session: &mut Session) -> Result<Ending> {
+    let result = attempt(recipe, ranks, resume, session);
     if let Err(e) = &result {
         let _ = say(session, resume.unwrap_or(0), RunState::Failed, &e.to_string());
     }
     result
 }
 
-fn attempt(recipe: &Recipe, resume: Option<u64>, session: &mut Session) -> Result<Ending> {
+fn attempt(recipe: &Recipe, ranks: Ranks, resume: Option<u64>, session: &mut Session) -> Result<Ending> {
     let step = resume.unwrap_or(0);
     let mut unsaid = Ok(());
-    let mut prepared = setup::prepare(recipe, &mut |what| {
+    let mut prepared = setup::prepare(recipe, ranks, &mut |what| {
         if unsaid.is_ok() {
             unsaid = say(session, step, RunState::Preparing, what);
         }
@@ -57,6 +60,13 @@ fn attempt(recipe: &Recipe, resume: Option<u64>, session: &mut Session) -> Resul
     };
     session.watch(doctor);
     method::train(recipe, prepared, session, from.as_deref())
+}
+
+/// Beside rank 0, whose folder this is: all of [`train`] but its words.
+pub fn follow(recipe: &Recipe, ranks: Ranks, folder: RunFolder, resume: Option<u64>) -> Result<()> {
+    let prepared = setup::prepare(recipe, ranks, &mut |_| {})?;
+    let from = resume.map(|step| folder.find_checkpoint(Some(step))).transpose()?.map(|(_, dir)| dir);
+    method::train(recipe, prepared, &mut Follower::new(folder), from.as_deref()).map(|_| ())
 }
 
 /// What can be known of the rows as they will be trained, before the first step.

@@ -26,6 +26,8 @@ pub struct Launch {
     pub set: Vec<String>,
     /// `RUN` or `RUN@STEP`.
     pub resume: Option<String>,
+    /// How many processes train together; one if not given.
+    pub processes: Option<usize>,
     /// The executable; this one if not given.
     pub program: Option<PathBuf>,
 }
@@ -63,6 +65,9 @@ fn spawn_and_wait(folder: &RunFolder, launch: &Launch) -> Result<Started> {
     command.arg("train").args(&launch.recipe);
     for value in &launch.set {
         command.arg("--set").arg(value);
+    }
+    if let Some(n) = launch.processes {
+        command.arg("--nproc-per-node").arg(n.to_string());
     }
     match &launch.resume {
         Some(run) => command.arg("--resume").arg(run),

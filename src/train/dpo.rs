@@ -15,6 +15,7 @@ use super::setup::Prepared;
 use crate::data::batch::{Batch, Example};
 use crate::model::engine::{Engine, LogProbabilities, Voice, Weighed};
 use crate::model::llama::{Pass, Weighted};
+use crate::model::ranks::Ranks;
 use crate::recipe::{DpoSection, Recipe};
 use crate::{Error, Result};
 use std::iter::repeat_n;
@@ -43,16 +44,18 @@ fn go(run: &mut Course<Preferences>) -> Result<Ending> {
         let (started, step) = (Instant::now(), run.progress.step);
         let micro_batches = run.prepared.plan.micro_batches(step);
         let share = 1.0 / micro_batches.iter().map(Vec::len).sum::<usize>().max(1) as f64;
-        let (model, data) = (&mut run.prepared.speaker.model, &run.prepared.data.train);
+        let (model, data, ranks) = (&mut run.prepared.speaker.model, &run.prepared.data.train, &mut run.prepared.ranks);
         let Preferences { dpo, reference, train: known, .. } = &mut run.method;
-        ask(reference, known, model, data, &micro_batches.concat())?;
+        let mine: Vec<_> = micro_batches.iter().enumerate().filter(|(i, _)| ranks.mine(*i)).collect();
+        let pairs: Vec<usize> = mine.iter().flat_map(|(_, pairs)| pairs.iter().copied()).collect();
+        ask(reference, known, model, data, &pairs)?;
 
         // Forward, the pairs' losses, and backward, over each micro-batch.
         let (seed, checkpointing) = (run.recipe.train.seed, run.prepared.checkpointing);
         let mut tally = Tally::default();
         let (mut tokens, mut label_tokens, mut rows) = (0, 0, Vec::new());
         model.zero_grad()?;
-        for (micro, pairs) in micro_batches.iter().enumerate() {
+        for (micro, pairs) in mine {
             let batch = laid(data, pairs);
             let pass = Pass { seed, step, micro: micro as u64, checkpointing };
             model.weighted_backward(&batch, PLAIN, &pass, &mut |said| {
@@ -65,13 +68,18 @@ fn go(run: &mut Course<Preferences>) -> Result<Ending> {
                 }
                 Ok(weighed)
             })?;
-            tokens += batch.ids.len() as u64;
-            label_tokens += batch.label_tokens();
-            rows.extend(pairs.iter().map(|&p| data[2 * p].row));
             if let Some(ending) = run.orders.urgent() {
                 return Ok(ending);
             }
         }
+
+        for &p in micro_batches.iter().flatten() {
+            let both = [&data[2 * p], &data[2 * p + 1]];
+            tokens += both.iter().map(|e| e.ids.len() as u64).sum::<u64>();
+            label_tokens += both.iter().map(|e| labels(e) as u64).sum::<u64>();
+            rows.push(both[0].row);
+        }
+        tally.add_up(ranks)?;
 
         // Clip and step, log, and what is due.
         let done = run.optimize()?;
@@ -209,6 +217,18 @@ impl Tally {
         self.loss += lost.loss;
         self.pairs += 1.0;
         lost
+    }
+
+    /// Over all processes.
+    fn add_up(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut all = [&[self.pairs, self.loss], self.sums.as_slice()].concat();
+        ranks.sum(&mut all)?;
+        (self.pairs, self.loss) = (all[0], all[1]);
+        self.sums.copy_from_slice(&all[2..]);
+        Ok(())
     }
 
     fn loss(&self) -> f64 {

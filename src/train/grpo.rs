@@ -167,7 +167,7 @@ impl Policy {
     ) -> Result<Option<(Rollouts, Completions)>> {
         let (group, data) = (self.grpo.num_generations, &prepared.data.train);
         let speaker = &mut prepared.speaker;
-        let prompts: Vec<&[u32]> = examples.iter().map(|&i| data[i].ids.as_slice()).collect();
+        let prompts: Vec<&[u32]> = examples.iter().map(|&i| &data[i].ids[..]).collect();
         let settings = self.settings(recipe);
         let drawn = rollout::draw(&speaker.model, &prompts, group, &settings, &speaker.stop_ids, step, go_on)?;
         let Some(drawn) = drawn else { return Ok(None) };
@@ -223,7 +223,7 @@ impl Method for Policy {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Evaluation>> {
         let (speaker, data) = (&prepared.speaker, &prepared.data.eval);
-        let prompts: Vec<&[u32]> = data.iter().map(|e| e.ids.as_slice()).collect();
+        let prompts: Vec<&[u32]> = data.iter().map(|e| &e.ids[..]).collect();
         let settings = SampleSettings { temperature: 0.0, ..self.settings(recipe) };
         let Some(drawn) = rollout::draw(&speaker.model, &prompts, 1, &settings, &speaker.stop_ids, 0, go_on)? else {
             return Ok(None);
@@ -275,8 +275,8 @@ fn laid(data: &[Example], completions: &[Completion]) -> Batch {
         .map(|c| {
             let prompt = &data[c.example];
             let ids: Vec<u32> = prompt.ids.iter().chain(&c.ids).copied().collect();
-            let trained = (0..ids.len()).map(|i| i >= prompt.ids.len()).collect();
-            Example { ids, trained, row: prompt.row, truncated: false }
+            let trained = (0..ids.len()).map(|i| i >= prompt.ids.len()).collect::<Vec<bool>>().into();
+            Example { ids: ids.into(), trained, row: prompt.row, truncated: false }
         })
         .collect();
     Batch::of(&examples.iter().collect::<Vec<_>>())

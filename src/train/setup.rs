@@ -6,15 +6,17 @@ use super::parts::companions::companions;
 use super::speaker::{Computes, Speaker, TemplateChoice, lora_of};
 use crate::data::batch::Example;
 use crate::data::cache::Cache;
-use crate::data::files;
 use crate::data::plan::Plan;
 use crate::data::prepare::{self, Prepared as Data};
+use crate::data::sources;
 use crate::data::traits::{ModelSide, Render};
 use crate::export::adapter::{self, AdapterConfig};
 use crate::memory::{self, Estimate, Local, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
-use crate::model::lora::{LoraConfig, MODULES, Tuning};
+use crate::model::lora::{LoraConfig, Tuning};
+use crate::model::ranks::Ranks;
+use crate::ops::optimizer::Optim;
 use crate::recipe::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,19 +35,22 @@ pub struct Prepared {
     pub start: Start,
     /// Identity of the training examples.
     pub fingerprint: String,
+    pub ranks: Ranks,
     adapter: Option<AdapterConfig>,
     companions: Vec<(String, Vec<u8>)>,
     estimate: Estimate,
     telemetry: Local,
 }
 
-/// Load the model, read and tokenize the data, plan the batches. `say` hears what is being done.
-pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
+/// Load the model, read and tokenize the data, plan the batches of all `ranks` together. `say` hears what is being done.
+pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     device::choose(&recipe.model.device)?;
     // A misspelt file is found before minutes go into a model.
-    files::find(&recipe.data.train, "data.train")?;
-    if let Some(eval) = &recipe.data.eval {
-        files::find(eval, "data.eval")?;
+    for source in &recipe.data.train {
+        sources::locate(source, "data.train", say)?;
+    }
+    for source in recipe.data.eval.iter().flatten() {
+        sources::locate(source, "data.eval", say)?;
     }
     say(&format!("loading {}", recipe.model.name_or_path));
     let given = match recipe.lora.as_ref().and_then(|l| l.adapter_name_or_path.as_deref()) {
@@ -66,19 +71,35 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     let on = Computes {
         device: &recipe.model.device,
         load_in_4bit: recipe.model.load_in_4bit,
+        load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
+        optim: Optim::named(&recipe.train.optim),
         cpu_only: matches!(recipe.method, Method::Dpo | Method::Grpo).then_some(recipe.method.name()),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
+    let lora = lora.map(|l| l.named(speaker.model.config()));
+    if lora.is_none() && speaker.model.config().traits.experts.is_some_and(|e| e.biased) {
+        return Err(Error::usage(
+            "full fine-tuning of gpt-oss is not supported: its experts could not be saved as they came",
+        )
+        .next("use LoRA: add [lora]"));
+    }
     if let Some(given) = &given {
         checkpoint::put_adapter(&speaker.model, given)?;
     }
+    // Rank 0 reads first: the others find its tokens in the cache.
+    if !ranks.leads() {
+        ranks.tell::<()>(None)?;
+    }
     let data = tokenize(recipe, &speaker, say)?;
+    if ranks.leads() {
+        ranks.tell(Some(()))?;
+    }
     if recipe.method == Method::Cpt {
         // Its prompts are texts to go on from, not chats.
         speaker.template = None;
     }
-    let plan = Plan::of(recipe, &data.train);
+    let plan = Plan::of(recipe, ranks.size(), &data.train);
     let shape = speaker.model.config().shape();
     let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
     let mut telemetry = Local::new();
@@ -91,7 +112,7 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     if let Some(components) = speaker.model.predict(estimate.tokens as usize)? {
         estimate.components = components;
     }
-    let start = facts(recipe, &speaker, &data, &plan, &lora, telemetry.device());
+    let start = facts(recipe, &ranks, &speaker, &data, &plan, &lora, telemetry.device());
     let mut fingerprint = fingerprint(&data.train);
     if matches!(recipe.method, Method::Dpo | Method::Grpo) && given.is_some() {
         // The reference is the adapter as it stands here: another one would be another run.
@@ -105,9 +126,22 @@ pub fn prepare(recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
         lora_dropout: l.dropout,
         target_modules: l.target_modules,
         base_model_name_or_path: speaker.reference.clone(),
+        revision: speaker.revision.clone(),
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
-    Ok(Prepared { speaker, data, plan, checkpointing, start, fingerprint, adapter, companions, estimate, telemetry })
+    Ok(Prepared {
+        speaker,
+        data,
+        plan,
+        checkpointing,
+        start,
+        fingerprint,
+        ranks,
+        adapter,
+        companions,
+        estimate,
+        telemetry,
+    })
 }
 
 impl Prepared {
@@ -139,7 +173,7 @@ impl Prepared {
 
 fn fresh_lora(section: &LoraSection) -> LoraConfig {
     let target_modules = match &section.target_modules {
-        TargetModules::AllLinear(_) => MODULES.iter().map(|m| m.to_string()).collect(),
+        TargetModules::AllLinear(word) => vec![word.clone()],
         TargetModules::Names(names) => names.clone(),
     };
     LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }
@@ -192,6 +226,7 @@ fn tokenize(recipe: &Recipe, speaker: &Speaker, say: &mut dyn FnMut(&str)) -> Re
 
 fn facts(
     recipe: &Recipe,
+    ranks: &Ranks,
     speaker: &Speaker,
     data: &Data,
     plan: &Plan,
@@ -208,12 +243,16 @@ fn facts(
         method: recipe.method.name().into(),
         tuning: match lora {
             Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
+            Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
             Some(l) => format!("lora r{}", l.r),
             None => "full".into(),
         },
         model: speaker.name.clone(),
         device: device.into(),
-        device_name,
+        device_name: match ranks.size() {
+            1 => device_name,
+            n => format!("{n} × {device_name}"),
+        },
         device_uuid,
         host: String::new(),
         total_steps: plan.total_steps(t.num_train_epochs, t.max_steps),
@@ -227,7 +266,7 @@ fn facts(
         truncated_share: data.summary.truncated_share(),
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
-        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps) as u64,
+        effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps * ranks.size()) as u64,
         passed: Vec::new(),
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",

@@ -37,10 +37,11 @@ fn go(run: &mut Course<Likelihood>) -> Result<Ending> {
         let labels: u64 = batches.iter().map(Batch::label_tokens).sum();
         let tokens: u64 = batches.iter().map(|b| b.ids.len() as u64).sum();
         let (seed, checkpointing) = (run.recipe.train.seed, run.prepared.checkpointing);
-        run.prepared.speaker.model.zero_grad()?;
-        for (micro, batch) in batches.iter().enumerate() {
+        let (ranks, model) = (&run.prepared.ranks, &mut run.prepared.speaker.model);
+        model.zero_grad()?;
+        for (micro, batch) in batches.iter().enumerate().filter(|(i, _)| ranks.mine(*i)) {
             let pass = Pass { seed, step, micro: micro as u64, checkpointing };
-            run.prepared.speaker.model.forward_backward(batch, 1.0 / labels.max(1) as f64, &pass)?;
+            model.forward_backward(batch, 1.0 / labels.max(1) as f64, &pass)?;
             // A stop does not wait for a long step: what was added up is dropped, and made anew after a resume.
             if let Some(ending) = run.orders.urgent() {
                 return Ok(ending);
@@ -76,7 +77,7 @@ impl Method for Likelihood {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Evaluation>> {
         let size = recipe.train.per_device_eval_batch_size;
-        let e = evaluate(&prepared.speaker.model, &prepared.data.eval, size, go_on)?;
+        let e = evaluate(&prepared.speaker.model, &mut prepared.ranks, &prepared.data.eval, size, go_on)?;
         Ok(e.map(|e| Evaluation { loss: e.loss, label_tokens: e.label_tokens, metrics: Metrics::new(), score: e.loss }))
     }
 }

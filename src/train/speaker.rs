@@ -11,7 +11,8 @@ use crate::model::device;
 use crate::model::engine::Engine;
 use crate::model::llama::Llama;
 use crate::model::lora::{LoraConfig, Tuning};
-use crate::model::source;
+use crate::model::source::{self, Need};
+use crate::ops::optimizer::Optim;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct Speaker {
     pub name: String,
     /// For `base_model_name_or_path` of an adapter.
     pub reference: String,
+    /// The commit of a hub model.
+    pub revision: Option<String>,
 }
 
 /// What a recipe may put in place of the model's own template.
@@ -44,15 +47,24 @@ pub struct Computes<'a> {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: &'a str,
     pub load_in_4bit: bool,
+    pub load_in_fp8: bool,
     /// `auto`, `full` or `off`.
     pub checkpointing: &'a str,
+    pub optim: Optim,
     /// A method whose passes only the CPU's engine has.
     pub cpu_only: Option<&'a str>,
 }
 
 impl Default for Computes<'_> {
     fn default() -> Self {
-        Self { device: "auto", load_in_4bit: false, checkpointing: "auto", cpu_only: None }
+        Self {
+            device: "auto",
+            load_in_4bit: false,
+            load_in_fp8: false,
+            checkpointing: "auto",
+            optim: Optim::Torch,
+            cpu_only: None,
+        }
     }
 }
 
@@ -82,7 +94,8 @@ impl Speaker {
         on: Computes,
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
-        let Loaded { weights, tokenizer, templates, name, reference } = loaded::load(&source::resolve(name_or_path)?)?;
+        let found = source::resolve_saying(name_or_path, Need::Everything, say)?;
+        let Loaded { weights, tokenizer, templates, name, reference, revision } = loaded::load(&found)?;
         let own_template = templates.default.clone();
         let templates = match choice.template {
             Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
@@ -97,7 +110,7 @@ impl Speaker {
         stop_ids.sort_unstable();
         stop_ids.dedup();
         let model = engine(weights, tuning, seed, on, say)?;
-        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference })
+        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference, revision })
     }
 
     /// The ids of a conversation up to where the model speaks: rendered with its generation prompt, or, without a
@@ -132,11 +145,15 @@ impl Speaker {
 
 /// The model on the CPU.
 fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
+    if on.load_in_fp8 {
+        return Err(Error::usage("model.load_in_fp8 = true needs a Hopper card (H100, H200)")
+            .next("set it to false, or train where there is one, with a program built with --features cuda"));
+    }
     if on.load_in_4bit {
         return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
             .next("set it to false, or train where there is a card, with a program built with --features cuda"));
     }
-    Ok(Llama::new(weights, tuning, seed)?.into())
+    Ok(Engine::on_cpu(Llama::new(weights, tuning, seed)?, on.optim))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -170,13 +187,18 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
         return on_cpu(weights, tuning, seed, on);
     }
     let options = Options {
-        precision: if on.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: match (on.load_in_4bit, on.load_in_fp8) {
+            (true, _) => Precision::Nf4,
+            (false, true) => Precision::Fp8,
+            (false, false) => Precision::Bf16,
+        },
         checkpointing: match on.checkpointing {
             "full" => Checkpointing::Full,
             "off" => Checkpointing::Off,
             _ => Checkpointing::Auto,
         },
         vram: None,
+        optim: on.optim,
     };
     let gpu = crate::ops::cuda::device::Gpu::open(ordinal)?;
     Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(weights), tuning, seed, options)?)))

@@ -94,7 +94,7 @@ pub fn train(recipe: &str, sets: &[(&str, String)]) -> Keep {
     let sets: Vec<(String, String)> = sets.iter().map(|(k, v)| (k.to_string(), v.clone())).collect();
     let file = repo("test.toml");
     let recipe = finetop::recipe::parse(recipe, &file.to_string_lossy(), &sets).unwrap().recipe;
-    let prepared = finetop::train::setup::prepare(&recipe, &mut |_| {}).unwrap();
+    let prepared = finetop::train::setup::prepare(&recipe, finetop::model::ranks::Ranks::alone(), &mut |_| {}).unwrap();
     let mut keep = Keep::new();
     finetop::train::method::train(&recipe, prepared, &mut keep, None).unwrap();
     keep

@@ -59,7 +59,17 @@ pub fn step(at: u64, loss: f64) -> Event {
 }
 
 pub fn eval(at: u64, loss: f64) -> Event {
-    event(at, Body::Eval(Eval { loss, perplexity: loss.exp(), label_tokens: 1, seconds: 1.0, best: false, metrics: Default::default() }))
+    event(
+        at,
+        Body::Eval(Eval {
+            loss,
+            perplexity: loss.exp(),
+            label_tokens: 1,
+            seconds: 1.0,
+            best: false,
+            metrics: Default::default(),
+        }),
+    )
 }
 
 pub fn checkpoint(at: u64, best: bool) -> Event {

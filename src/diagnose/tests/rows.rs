@@ -20,7 +20,7 @@ fn chat(row: u32) -> Example {
     let mut trained = vec![false; ids.len()];
     ids.extend([20 + row, 21, END, NEWLINE]);
     trained.extend([true; 4]);
-    Example { ids, trained, row, truncated: false }
+    Example { ids: ids.into(), trained: trained.into(), row, truncated: false }
 }
 
 fn chats(n: u32) -> Vec<Example> {
@@ -76,7 +76,7 @@ fn healthy_rows_pass_every_rule() {
 #[test]
 fn rows_without_any_label_block() {
     let mut rows = chats(120);
-    rows.iter_mut().for_each(|e| e.trained.fill(false));
+    rows.iter_mut().for_each(|e| e.trained.to_mut().fill(false));
     let list = run(&recipe(""), &rows, TEMPLATE, Some(TEMPLATE));
     assert_eq!(found(&list, "mask_all").severity, Severity::Error);
     let error = blocked(&list).unwrap();
@@ -88,7 +88,7 @@ fn rows_without_any_label_block() {
 fn the_share_of_rows_without_a_label_decides_how_bad_it_is() {
     for (masked, severity) in [(1, Severity::Note), (5, Severity::Warning), (100, Severity::Error)] {
         let mut rows = chats(120);
-        rows.iter_mut().take(masked).for_each(|e| e.trained.fill(false));
+        rows.iter_mut().take(masked).for_each(|e| e.trained.to_mut().fill(false));
         let list = run(&recipe(""), &rows, TEMPLATE, Some(TEMPLATE));
         assert_eq!(found(&list, "mask_all").severity, severity, "{masked}");
     }
@@ -96,7 +96,7 @@ fn the_share_of_rows_without_a_label_decides_how_bad_it_is() {
 
 #[test]
 fn a_label_on_the_first_token_alone_counts_for_nothing() {
-    let row = Example { ids: vec![9, 10], trained: vec![true, false], row: 0, truncated: false };
+    let row = Example { ids: vec![9, 10].into(), trained: vec![true, false].into(), row: 0, truncated: false };
     let list = run(&recipe(""), &[row], TEMPLATE, Some(TEMPLATE));
     assert_eq!(found(&list, "mask_all").title, "no token is trained on");
 }
@@ -108,11 +108,11 @@ fn an_end_token_masked_by_its_id_blocks_and_is_shown() {
     for e in &mut rows {
         for i in 0..e.ids.len() {
             if e.ids[i] == END {
-                e.trained[i] = false;
+                e.trained.to_mut()[i] = false;
             }
         }
         let last = e.ids.len() - 1;
-        e.trained[last] = false;
+        e.trained.to_mut()[last] = false;
     }
     let list = run(&recipe(""), &rows, TEMPLATE, Some(TEMPLATE));
     let f = found(&list, "stop_token");
@@ -125,8 +125,8 @@ fn an_end_token_missing_in_some_turns_is_a_warning() {
     let mut rows = chats(120);
     rows.iter_mut().take(30).for_each(|e| {
         let n = e.ids.len() - 2;
-        e.ids.truncate(n);
-        e.trained.truncate(n);
+        e.ids.to_mut().truncate(n);
+        e.trained.to_mut().truncate(n);
     });
     let f = run(&recipe(""), &rows, TEMPLATE, Some(TEMPLATE));
     let f = found(&f, "stop_token");
@@ -137,13 +137,16 @@ fn an_end_token_missing_in_some_turns_is_a_warning() {
 #[test]
 fn every_turn_of_a_long_chat_counts_and_a_cut_one_does_not() {
     let (a, b) = (chat(1), chat(2));
-    let mut e =
-        Example { ids: [a.ids, b.ids].concat(), trained: [a.trained, b.trained].concat(), ..Example::default() };
+    let mut e = Example {
+        ids: [&a.ids[..], &b.ids[..]].concat().into(),
+        trained: [&a.trained[..], &b.trained[..]].concat().into(),
+        ..Example::default()
+    };
     let list = run(&recipe(""), &[e.clone()], TEMPLATE, Some(TEMPLATE));
     assert_eq!(found(&list, "stop_token").evidence, "2/2 turns");
     let n = e.ids.len() - 3;
-    e.ids.truncate(n);
-    e.trained.truncate(n);
+    e.ids.to_mut().truncate(n);
+    e.trained.to_mut().truncate(n);
     e.truncated = true;
     let list = run(&recipe(""), &[e.clone()], TEMPLATE, Some(TEMPLATE));
     assert_eq!(found(&list, "stop_token").evidence, "1/1 turns");
@@ -159,7 +162,7 @@ fn a_foreign_template_blocks_where_the_model_has_its_own() {
     let list = run(&recipe(""), &rows, foreign, Some(TEMPLATE));
     // The marker is in no row: that branch is not taken.
     assert_eq!(found(&list, "template_mismatch").severity, Severity::Warning);
-    rows[0].ids[0] = BOS;
+    rows[0].ids.to_mut()[0] = BOS;
     let plain = "{{ '<s>' + x }}";
     let list = run(&recipe(""), &rows, plain, Some(TEMPLATE));
     let f = found(&list, "template_mismatch");
@@ -172,8 +175,8 @@ fn a_foreign_template_blocks_where_the_model_has_its_own() {
 fn two_begin_tokens_are_said() {
     let mut rows = chats(120);
     for e in &mut rows {
-        e.ids.splice(0..0, [BOS, BOS]);
-        e.trained.splice(0..0, [false, false]);
+        e.ids.to_mut().splice(0..0, [BOS, BOS]);
+        e.trained.to_mut().splice(0..0, [false, false]);
     }
     let list = run(&recipe(""), &rows, TEMPLATE, Some(TEMPLATE));
     assert!(found(&list, "template_mismatch").evidence.contains("120 of 120 rows"));
@@ -230,7 +233,7 @@ fn a_rate_outside_the_range_is_a_warning_with_the_rate_to_begin_with() {
 #[test]
 fn what_is_allowed_no_longer_blocks_and_says_so() {
     let mut rows = chats(120);
-    rows.iter_mut().for_each(|e| e.trained.fill(false));
+    rows.iter_mut().for_each(|e| e.trained.to_mut().fill(false));
     let list = run(&recipe("[check]\nallow = [\"mask_all\"]\n"), &rows, TEMPLATE, Some(TEMPLATE));
     let f = found(&list, "mask_all");
     assert_eq!(f.severity, Severity::Warning);
@@ -242,7 +245,12 @@ fn what_is_allowed_no_longer_blocks_and_says_so() {
 fn plain_text_is_judged_by_its_ends_and_labels_only() {
     let text = "method = \"cpt\"\n[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"a\"\n[lora]\n";
     let r = crate::recipe::parse(text, "c.toml", &[]).unwrap().recipe;
-    let block = |ids: Vec<u32>, more: bool| Example { trained: vec![true; ids.len()], ids, row: 0, truncated: more };
+    let block = |ids: Vec<u32>, more: bool| Example {
+        trained: vec![true; ids.len()].into(),
+        ids: ids.into(),
+        row: 0,
+        truncated: more,
+    };
     let rows = [block(vec![10, 11, 12], true), block(vec![13, 14, END], false)];
     let list = run(&r, &rows, TEMPLATE, None);
     assert_eq!(found(&list, "stop_token").evidence, "1/1 texts");

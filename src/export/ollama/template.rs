@@ -242,7 +242,7 @@ mod tests {
 
     fn tokenizer() -> Tokenizer {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
-        Tokenizer::of(&Opened::Hf(HfModel::open(Files::Folder(dir)).unwrap())).unwrap().0
+        Tokenizer::of(&Opened::Hf(Box::new(HfModel::open(Files::Folder(dir)).unwrap()))).unwrap().0
     }
 
     fn made(source: &str) -> Result<Template> {

@@ -18,6 +18,7 @@ use crate::model::llama::Llama;
 use crate::model::loading::Opened;
 use crate::model::lora::Tuning;
 use crate::model::source;
+use crate::ops::optimizer::Optim;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
@@ -160,7 +161,7 @@ impl Stage {
         self.stops(trained, &subject.tokenizer, &stop_ids);
         tell("logits");
         // On the CPU in f32, as the trained one, whatever a card would round.
-        let model: Engine = Llama::new(opened.weights()?, &Tuning::None, 0)?.into();
+        let model = Engine::on_cpu(Llama::new(opened.weights()?, &Tuning::None, 0)?, Optim::Torch);
         self.logits(trained, &model, kind)?;
         tell("generation");
         self.generation(trained, &model, &stop_ids)

@@ -39,10 +39,10 @@ impl CudaCache {
     }
 
     /// What attention needs of one layer.
-    pub(super) fn layer(&self, layer: usize) -> Cached {
+    pub(super) fn layer(&self, layer: usize, window: usize) -> Cached {
         let one = (self.batch * self.capacity * self.row_bytes()) as u64;
         Cached {
-            shape: self.shape,
+            shape: Shape { window, ..self.shape },
             batch: self.batch,
             capacity: self.capacity,
             keys: self.held.at() + one * layer as u64,
@@ -135,8 +135,10 @@ impl CudaLlama {
                 c: None,
                 d: to,
                 out: Out::Bf16,
+                scales: None,
             })
-        }
+        }?;
+        elementwise::softcap(&self.gpu, to, (m, v), self.softcap())
     }
 
     /// Rows of logits off the card, as f32.

@@ -18,6 +18,7 @@ use crate::Result;
 use crate::memory::card::stride;
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Spread};
+use crate::ops::cuda::fp8::{self, Quantized};
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
 use crate::ops::cuda::nf4::Nf4;
 
@@ -56,6 +57,25 @@ pub(super) enum Store {
     /// Four bits a weight; the layout above is made when it is needed. `spreads` on the card copy the adapters into it,
     /// one list a scratch buffer.
     Four { weight: Nf4, bias: Option<Buffer>, spreads: [Buffer; 2] },
+    /// Eight bits a weight, both ways; the edges of the layout above stand apart in bf16: A, then the columns.
+    Eight { weight: fp8::Weight, edges: Buffer },
+}
+
+/// The layout as products read it.
+#[derive(Clone, Copy)]
+pub(super) struct Laid<'a> {
+    base: Base<'a>,
+    /// A, `[R, in]`.
+    a: Mat,
+    /// B and bias, `[out, extra]`.
+    columns: Mat,
+}
+
+#[derive(Clone, Copy)]
+enum Base<'a> {
+    /// W, with its columns beside it and A below.
+    Half(Mat),
+    Eight(&'a fp8::Weight),
 }
 
 /// The layer.
@@ -85,6 +105,8 @@ pub(super) struct Work<'a> {
     /// f32 values of what trains, and their gradients.
     pub values: u64,
     pub grads: u64,
+    /// Where what meets an 8-bit weight is quantized.
+    pub room: Quantized,
     /// Whether adapters count.
     pub adapter: bool,
 }
@@ -99,8 +121,43 @@ impl Linear {
         stride(self.inputs + self.extra)
     }
 
+    /// The layout whose matrix is at `w`.
+    fn laid(&self, w: Mat) -> Laid<'_> {
+        Laid { base: Base::Half(w), a: w.part(self.out, 0), columns: w.part(0, self.inputs) }
+    }
+
+    /// The layout of an 8-bit weight whose edges are at this address.
+    pub fn apart<'a>(&self, weight: &'a fp8::Weight, edges: u64) -> Laid<'a> {
+        let a = Mat::new(edges, stride(self.inputs));
+        let columns = Mat::new(edges + (2 * self.ranks() * a.ld) as u64, self.extra.max(8));
+        Laid { base: Base::Eight(weight), a, columns }
+    }
+
+    /// Bytes of such edges.
+    pub fn edges(&self) -> usize {
+        2 * (self.ranks() * stride(self.inputs) + self.out * self.extra)
+    }
+
     /// The adapters' way from the arena into the matrix at `w`.
     pub fn spreads(&self, w: Mat) -> Vec<Spread> {
+        self.spreads_into(self.laid(w))
+    }
+
+    /// The same where the matrix is kept: nothing where it is made anew each time.
+    pub fn lasting_spreads(&self) -> Vec<Spread> {
+        match &self.store {
+            Store::Half(b) => self.spreads(Mat::new(b.at(), self.ld())),
+            Store::Four { .. } => Vec::new(),
+            Store::Eight { weight, edges } => self.spreads_into(self.apart(weight, edges.at())),
+        }
+    }
+
+    /// Where the bias of output 0 stands.
+    pub fn bias_column(&self, laid: Laid) -> Mat {
+        laid.columns.part(0, self.ranks())
+    }
+
+    fn spreads_into(&self, laid: Laid) -> Vec<Spread> {
         let Some(a) = &self.adapters else { return Vec::new() };
         let of = |from: usize, rows: usize, cols: usize, to: Mat| Spread {
             from: from as i64,
@@ -109,15 +166,16 @@ impl Linear {
             to: to.at,
             ld: to.ld as i64,
         };
-        let mut all = vec![of(a.a, a.ranks(), self.inputs, w.part(self.out, 0))];
-        all.extend(a.parts.iter().map(|p| of(p.b, p.out.1, a.r, w.part(p.out.0, self.inputs + p.rank))));
+        let mut all = vec![of(a.a, a.ranks(), self.inputs, laid.a)];
+        all.extend(a.parts.iter().map(|p| of(p.b, p.out.1, a.r, laid.columns.part(p.out.0, p.rank))));
         all
     }
 
     /// The matrix as drawn, made in scratch buffer `slot` (at `scratch`) where it is not kept.
-    pub fn weight(&self, w: &Work, scratch: &[u64; 2], slot: usize) -> Result<Mat> {
+    pub fn weight(&self, w: &Work, scratch: &[u64; 2], slot: usize) -> Result<Laid<'_>> {
         match &self.store {
-            Store::Half(buffer) => Ok(Mat::new(buffer.at(), self.ld())),
+            Store::Half(buffer) => Ok(self.laid(Mat::new(buffer.at(), self.ld()))),
+            Store::Eight { weight, edges } => Ok(self.apart(weight, edges.at())),
             Store::Four { weight, bias, spreads } => {
                 let m = Mat::new(scratch[slot], self.ld());
                 weight.dequantize(w.gpu, m)?;
@@ -132,7 +190,7 @@ impl Linear {
                 if let Some(a) = &self.adapters {
                     elementwise::spread(w.gpu, w.values, spreads[slot].at(), 1 + a.parts.len())?;
                 }
-                Ok(m)
+                Ok(self.laid(m))
             }
         }
     }
@@ -145,7 +203,7 @@ impl Linear {
     pub unsafe fn forward(
         &self,
         w: &Work,
-        weight: Mat,
+        weight: Laid,
         x: Mat,
         t: usize,
         y: Mat,
@@ -165,16 +223,38 @@ impl Linear {
         // SAFETY: the caller's promise.
         unsafe {
             self.ranks_of(w, weight, x, t, kept)?;
+            let base = match weight.base {
+                Base::Half(m) => m,
+                Base::Eight(base) => {
+                    base.forward((w.gpu, w.gemm), x, t, y, c, w.room)?;
+                    if used == 0 && !self.bias {
+                        return Ok(());
+                    }
+                    return w.gemm.run(&Product {
+                        size: (t, self.out, self.extra),
+                        a: x.part(0, self.inputs),
+                        ta: false,
+                        b: weight.columns,
+                        tb: true,
+                        alpha: 1.0,
+                        c: Some(y),
+                        d: y,
+                        out: Out::Bf16,
+                        scales: None,
+                    });
+                }
+            };
             w.gemm.run(&Product {
                 size: (t, self.out, self.inputs + self.extra),
                 a: x,
                 ta: false,
-                b: weight,
+                b: base,
                 tb: true,
                 alpha: 1.0,
                 c,
                 d: y,
                 out: Out::Bf16,
+                scales: None,
             })
         }
     }
@@ -183,7 +263,7 @@ impl Linear {
     ///
     /// # Safety
     /// As [`Linear::forward`].
-    unsafe fn ranks_of(&self, w: &Work, weight: Mat, x: Mat, t: usize, kept: Ranks) -> Result<()> {
+    unsafe fn ranks_of(&self, w: &Work, weight: Laid, x: Mat, t: usize, kept: Ranks) -> Result<()> {
         let Some(a) = self.adapters.as_ref().filter(|_| w.adapter) else { return Ok(()) };
         let _part = w.gpu.scope("lora");
         let tail = x.part(0, self.inputs);
@@ -196,12 +276,13 @@ impl Linear {
                 size: (t, a.ranks(), self.inputs),
                 a: x,
                 ta: false,
-                b: weight.part(self.out, 0),
+                b: weight.a,
                 tb: true,
                 alpha: a.scale,
                 c: None,
                 d: tail,
                 out: Out::Bf16,
+                scales: None,
             })
         }?;
         match kept {
@@ -219,7 +300,7 @@ impl Linear {
     pub unsafe fn backward(
         &self,
         w: &Work,
-        weight: Mat,
+        weight: Laid,
         dy: Mat,
         x: Mat,
         h: Mat,
@@ -238,7 +319,7 @@ impl Linear {
     ///
     /// # Safety
     /// As [`Linear::backward`].
-    pub unsafe fn ranks_back(&self, w: &Work, weight: Mat, dy: Mat, t: usize) -> Result<()> {
+    pub unsafe fn ranks_back(&self, w: &Work, weight: Laid, dy: Mat, t: usize) -> Result<()> {
         let Some(a) = &self.adapters else { return Ok(()) };
         let _part = w.gpu.scope("lora");
         // SAFETY: the caller's promise; the columns written lie beside those read.
@@ -247,12 +328,13 @@ impl Linear {
                 size: (t, a.ranks(), self.out),
                 a: dy,
                 ta: false,
-                b: weight.part(0, self.inputs),
+                b: weight.columns,
                 tb: false,
                 alpha: a.scale,
                 c: None,
                 d: dy.part(0, self.out),
                 out: Out::Bf16,
+                scales: None,
             })
         }
     }
@@ -274,6 +356,7 @@ impl Linear {
             c: Some(d),
             d,
             out: Out::F32,
+            scales: None,
         };
         // SAFETY: the caller's promise; gradients lie in the arena, apart from all activations.
         unsafe {
@@ -290,19 +373,41 @@ impl Linear {
     ///
     /// # Safety
     /// As [`Linear::backward`], after [`Linear::ranks_back`].
-    pub unsafe fn input_gradient(&self, w: &Work, weight: Mat, dy: Mat, t: usize, dx: Mat) -> Result<()> {
+    pub unsafe fn input_gradient(&self, w: &Work, weight: Laid, dy: Mat, t: usize, dx: Mat) -> Result<()> {
         // SAFETY: the caller's promise.
         unsafe {
+            let base = match weight.base {
+                Base::Half(m) => m,
+                Base::Eight(base) => {
+                    base.backward((w.gpu, w.gemm), dy, t, dx, w.room)?;
+                    if self.ranks() == 0 {
+                        return Ok(());
+                    }
+                    return w.gemm.run(&Product {
+                        size: (t, self.inputs, self.ranks()),
+                        a: dy.part(0, self.out),
+                        ta: false,
+                        b: weight.a,
+                        tb: false,
+                        alpha: 1.0,
+                        c: Some(dx),
+                        d: dx,
+                        out: Out::Bf16,
+                        scales: None,
+                    });
+                }
+            };
             w.gemm.run(&Product {
                 size: (t, self.inputs, self.out + self.ranks()),
                 a: dy,
                 ta: false,
-                b: weight,
+                b: base,
                 tb: false,
                 alpha: 1.0,
                 c: None,
                 d: dx,
                 out: Out::Bf16,
+                scales: None,
             })
         }
     }

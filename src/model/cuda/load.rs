@@ -3,18 +3,20 @@
 use super::linear::{self, Linear, Store};
 use super::{Arena, CudaLlama, Scratch, TRAINED, WEIGHTS};
 use crate::memory::card::{self, Checkpointing, Sizes};
-use crate::model::config::{Config, Weights};
+use crate::model::config::{Config, HEAD_NORMS, RopeScaling, Weights};
 use crate::model::llama;
 use crate::model::lora::{self, Tuning};
 use crate::model::params::Params;
 use crate::ops::cuda::adamw;
 use crate::ops::cuda::attention::HEAD_SIZES;
 use crate::ops::cuda::device::{Buffer, Gpu};
-use crate::ops::cuda::elementwise::{self, Spread, WIDEST};
+use crate::ops::cuda::elementwise::{self, HeadNorm, Spread, WIDEST};
+use crate::ops::cuda::fp8;
 use crate::ops::cuda::gemm::{Gemm, Mat};
 use crate::ops::cuda::nf4::{Nf4, Tables};
+use crate::ops::optimizer::Optim;
 use crate::ops::quant8::Code;
-use crate::ops::rope::{Llama3, Rotary};
+use crate::ops::rope::Rotary;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use half::bf16;
@@ -26,6 +28,8 @@ pub enum Precision {
     Bf16,
     /// NF4 with double quantization, as bitsandbytes; embeddings and head stay 16-bit.
     Nf4,
+    /// e4m3 with a scale a row, and products in fp8: on Hopper. Embeddings and head stay 16-bit.
+    Fp8,
 }
 
 /// How to use a card.
@@ -35,6 +39,7 @@ pub struct Options {
     pub checkpointing: Checkpointing,
     /// Bytes that the model may have on the card; all that is free where there is no cap.
     pub vram: Option<u64>,
+    pub optim: Optim,
 }
 
 /// Where a model's numbers come from.
@@ -101,15 +106,11 @@ fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result<Tensor> {
     super::super::linear::take(weights, name, shape)
 }
 
-/// The rotary frequencies of a model.
-pub(super) fn rotary(c: &Config) -> Rotary {
-    let scaling = c.rope_scaling.map(|s| Llama3 {
-        factor: s.factor,
-        low_freq_factor: s.low_freq_factor,
-        high_freq_factor: s.high_freq_factor,
-        original_max_position_embeddings: s.original_max_position_embeddings,
-    });
-    Rotary::new(c.head_dim, c.rope_theta, scaling)
+/// The rotary frequencies of a model: global, and local where a layer turns by those.
+pub(super) fn rotaries(c: &Config) -> Vec<Rotary> {
+    let global = Rotary::new(c.head_dim, c.rope_theta, c.rope_scaling.as_ref());
+    let local = c.traits.rope_local_base_freq.map(|theta| Rotary::new(c.head_dim, theta, None));
+    [Some(global), local].into_iter().flatten().collect()
 }
 
 /// Whether a card can do this model and this tuning.
@@ -118,6 +119,11 @@ pub(super) fn rotary(c: &Config) -> Rotary {
 /// What it cannot.
 pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     let refuse = |what: String| Err(Error::usage(what).next("train on the CPU: model.device = \"cpu\""));
+    let longrope = matches!(c.rope_scaling, Some(RopeScaling::LongRope(_)));
+    let missing = [(c.traits.rotary_dim.is_some(), "partial_rotary_factor"), (longrope, "longrope")];
+    if let Some((_, what)) = missing.iter().find(|m| m.0) {
+        return refuse(format!("a card does not do what {} needs: {what}", c.model_type));
+    }
     if !HEAD_SIZES.contains(&c.head_dim) {
         return refuse(format!("head_dim = {}: the card's attention has {HEAD_SIZES:?}", c.head_dim));
     }
@@ -149,12 +155,15 @@ impl CudaLlama {
         let params = Params::new(llama::plan(&config, tuning), &Device::Cpu)?;
         let (r, scale) = match tuning {
             Tuning::Lora(l) => {
-                l.check()?;
+                l.check(&config)?;
                 (l.r, (l.alpha / l.r as f64) as f32)
             }
             _ => (0, 0.0),
         };
         lora::start(&params, seed)?;
+        if options.precision == Precision::Fp8 {
+            fp8::check(gpu, &[config.hidden_size, config.intermediate_size])?;
+        }
         let gemm = Gemm::new(gpu)?;
         let mut loader = Loader { gpu, weights, made: 0 };
         let (n, v, count) = (config.hidden_size, config.vocab_size, config.num_hidden_layers);
@@ -170,11 +179,16 @@ impl CudaLlama {
             false => Some(table(&mut loader, "lm_head.weight")?),
         };
 
-        let norms = gpu.zeros(WEIGHTS, 4 * n * (2 * count + 1))?;
-        let norm = |loader: &mut Loader, name: &str, at: usize| -> Result<u64> {
-            let values = loader.vector(name, n, 1.0)?;
-            norms.upload(4 * n * at, &values)?;
-            Ok(norms.at() + (4 * n * at) as u64)
+        // f32 one after the other, each with what the family adds to it.
+        let (per_layer, heads) = (config.norms().len(), if config.traits.head_norms { 2 * config.head_dim } else { 0 });
+        let norms = gpu.zeros(WEIGHTS, 4 * (n * (per_layer * count + 1) + heads * count))?;
+        let mut placed = 0;
+        let offset = config.norm_offset();
+        let mut norm = |loader: &mut Loader, name: &str, width: usize| -> Result<u64> {
+            let values: Vec<f32> = loader.vector(name, width, 1.0 - offset)?.iter().map(|w| w + offset).collect();
+            norms.upload(placed, &values)?;
+            placed += 4 * width;
+            Ok(norms.at() + (placed - 4 * width) as u64)
         };
         // In four bits, each matrix is first laid out in 16, and the two that are needed at a time are laid out anew.
         let mut layouts = Vec::new();
@@ -194,25 +208,42 @@ impl CudaLlama {
                 let adapters = linear::adapters(&params, r, scale, &placed);
                 let inputs = group.first().map_or(0, |g| g.2);
                 let built = build(loader, &placed, inputs, at, bias, adapters, &mut four, slot)?;
-                layouts.extend(match &built.store {
-                    Store::Half(b) => built.spreads(Mat::new(b.at(), built.ld())),
-                    Store::Four { .. } => Vec::new(),
-                });
+                layouts.extend(built.lasting_spreads());
                 Ok::<_, Error>(built)
             };
             let [qkv, o, gate_up, down] = super::super::block::projections(&config);
-            let (qkv, o) = (linear(&mut loader, qkv, config.attention_bias, 0)?, linear(&mut loader, o, false, 0)?);
-            let (gate_up, down) = (linear(&mut loader, gate_up, false, 0)?, linear(&mut loader, down, false, 1)?);
+            let biases = config.biases();
+            let (qkv, o) = (linear(&mut loader, qkv, biases[0], 0)?, linear(&mut loader, o, biases[1], 0)?);
+            let (gate_up, down) =
+                (linear(&mut loader, gate_up, biases[2], 0)?, linear(&mut loader, down, biases[3], 1)?);
+            let at = config.norms().into_iter().map(|name| norm(&mut loader, &format!("{prefix}.{name}"), n));
+            let at = at.collect::<Result<Vec<_>>>()?;
+            let head_norm = match config.traits.head_norms {
+                false => None,
+                true => Some(HeadNorm {
+                    weights: [
+                        norm(&mut loader, &format!("{prefix}.{}", HEAD_NORMS[0]), config.head_dim)?,
+                        norm(&mut loader, &format!("{prefix}.{}", HEAD_NORMS[1]), config.head_dim)?,
+                    ],
+                    heads: [config.num_attention_heads, config.num_key_value_heads],
+                    d: config.head_dim,
+                }),
+            };
+            let own = config.layer(layer);
             layers.push(super::Layer {
-                attention_norm: norm(&mut loader, &format!("{prefix}.input_layernorm.weight"), 2 * layer)?,
+                attention_norm: at[0],
                 qkv,
+                head_norm,
                 o,
-                mlp_norm: norm(&mut loader, &format!("{prefix}.post_attention_layernorm.weight"), 2 * layer + 1)?,
+                mlp_norm: at[1],
                 gate_up,
                 down,
+                after: at.get(2).zip(at.get(3)).map(|(a, b)| [*a, *b]),
+                window: config.traits.sliding_window.filter(|_| own.sliding).unwrap_or(0),
+                rope: own.rope,
             });
         }
-        let last = norm(&mut loader, "model.norm.weight", 2 * count)?;
+        let last = norm(&mut loader, "model.norm.weight", n)?;
         let scratch = four.finish()?;
 
         let sizes = Sizes {
@@ -225,6 +256,9 @@ impl CudaLlama {
             vocab: v,
             extra: layers.first().map_or([0; 4], |l| super::workspace::extras([&l.qkv, &l.o, &l.gate_up, &l.down])),
             ranks: layers.first().map_or(0, super::Layer::ranks),
+            fp8: options.precision == Precision::Fp8,
+            normed: if heads > 0 { config.num_attention_heads + config.num_key_value_heads } else { 0 },
+            post_norms: config.traits.post_norms,
         };
         let trained = params.len();
         let decay: Vec<_> = params.decayed().to_vec();
@@ -239,7 +273,7 @@ impl CudaLlama {
         let arena = Arena {
             values: gpu.zeros(TRAINED, 4 * trained)?,
             grads: gpu.zeros(TRAINED, 4 * trained)?,
-            optimizer: adamw::State::new(gpu, TRAINED, trained, &decay)?,
+            optimizer: adamw::State::new(gpu, TRAINED, options.optim, trained, &decay)?,
             spreads,
         };
         let base: u64 = config.tensor_shapes().iter().map(|(_, s)| s.iter().product::<usize>() as u64).sum();
@@ -255,13 +289,14 @@ impl CudaLlama {
             norm: last,
             _norms: norms,
             scratch,
-            angles: RefCell::new((0, None)),
+            angles: RefCell::default(),
             sums: gpu.zeros(super::BATCH, 16)?,
             space: RefCell::new(None),
             inputs: RefCell::default(),
             checkpointing: options.checkpointing,
             cap: options.vram.unwrap_or(u64::MAX),
             adapter: Cell::new(true),
+            sums_over: None,
             total: base + trained as u64,
             config,
         };
@@ -271,7 +306,8 @@ impl CudaLlama {
     }
 }
 
-/// What quantizing and laying out matrices anew needs.
+/// What quantizing needs: for 8 bits room for a matrix and its transpose, while loading; for 4 bits also what lays
+/// matrices out anew.
 struct Four<'a> {
     gpu: &'a Gpu,
     tables: Option<Tables>,
@@ -291,6 +327,9 @@ impl<'a> Four<'a> {
         let [qkv, o, gate_up, down] = sizes;
         let largest = sizes.iter().map(|s| s.1).max().unwrap_or(0);
         let zeros = |numbers: usize| gpu.zeros("weights in 16 bits", 2 * numbers);
+        if precision == Precision::Fp8 {
+            return Ok(Self { gpu, tables: None, scratch: Some([zeros(largest)?, zeros(largest)?]) });
+        }
         Ok(Self {
             gpu,
             tables: Some(Tables::new(gpu, WEIGHTS, largest, Code::dynamic(true).values())?),
@@ -330,6 +369,18 @@ fn build(
         }
     }
     let biases: Vec<u16> = biases.iter().map(|b| bf16::from_f32(*b).to_bits()).collect();
+    if let (None, Some([room, transposed])) = (&four.tables, &four.scratch) {
+        loader.matrix(&names, inputs, Mat::new(room.at(), inputs), room)?;
+        let weight = fp8::Weight::quantize(gpu, WEIGHTS, Mat::new(room.at(), inputs), (out, inputs), transposed.at())?;
+        let mut linear = Linear { out, inputs, extra, bias, adapters, store: Store::Half(gpu.zeros(WEIGHTS, 0)?) };
+        let edges = gpu.zeros(WEIGHTS, linear.edges())?;
+        if bias {
+            let to = linear.bias_column(linear.apart(&weight, edges.at()));
+            edges.upload_rows((to.at - edges.at()) as usize, &biases, out, 2, 2 * to.ld)?;
+        }
+        linear.store = Store::Eight { weight, edges };
+        return Ok(linear);
+    }
     let half = |_: ()| -> Result<Buffer> { gpu.zeros(WEIGHTS, 2 * (out + ranks) * card::stride(inputs + extra)) };
     let (Some(tables), Some(scratch)) = (&four.tables, &four.scratch) else {
         let buffer = half(())?;

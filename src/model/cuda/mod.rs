@@ -10,14 +10,16 @@ mod layer;
 mod linear;
 mod load;
 mod offload;
+mod weighted;
 mod workspace;
 
 use self::layer::{Layer, Pass, Reads};
 use self::linear::Work;
 use self::offload::{Event, Offload, Pinned};
 use self::workspace::Workspace;
-use super::config::Config;
+use super::config::{Activation, Config};
 use super::params::Params;
+use super::ranks::Ranks;
 use crate::data::batch::{Batch, IGNORE};
 use crate::memory::card::{Checkpointing, Keep, Plan, Sizes};
 use crate::model::engine::Stepped;
@@ -26,7 +28,10 @@ use crate::ops::cuda::adamw;
 use crate::ops::cuda::attention::{self, Packed};
 use crate::ops::cuda::device::{Buffer, Gpu};
 use crate::ops::cuda::elementwise::{self, Gate};
+use crate::ops::cuda::fp8::Quantized;
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
+use crate::ops::cuda::nccl::{Communicator, Nccl};
+use crate::ops::optimizer::Moments;
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 
@@ -77,7 +82,8 @@ pub struct CudaLlama {
     norm: u64,
     _norms: Buffer,
     scratch: Option<Scratch>,
-    angles: RefCell<(usize, Option<Buffer>)>,
+    /// Positions that there are angles for, and those: global, local.
+    angles: RefCell<(usize, Vec<Buffer>)>,
     /// f64: Σ NLL, Σ g².
     sums: Buffer,
     space: RefCell<Option<(Workspace, Option<Offload>)>>,
@@ -86,7 +92,16 @@ pub struct CudaLlama {
     /// Bytes that this model may have on the card.
     cap: u64,
     adapter: Cell<bool>,
+    /// How gradients are added up over several processes; found out at the first sum.
+    sums_over: Option<Over>,
     total: u64,
+}
+
+/// The way of a sum over processes.
+enum Over {
+    Nccl(Communicator),
+    /// Through the host and rank 0.
+    Host,
 }
 
 /// A batch on the card.
@@ -152,8 +167,9 @@ impl CudaLlama {
         Plan::choose(&self.sizes, tokens, splits, self.checkpointing, room)
     }
 
-    fn work(&self, adapter: bool) -> Work<'_> {
-        Work { gpu: &self.gpu, gemm: &self.gemm, values: self.arena.values.at(), grads: self.arena.grads.at(), adapter }
+    fn work(&self, room: Quantized, adapter: bool) -> Work<'_> {
+        let (values, grads) = (self.arena.values.at(), self.arena.grads.at());
+        Work { gpu: &self.gpu, gemm: &self.gemm, values, grads, room, adapter }
     }
 
     fn attention(&self) -> attention::Shape {
@@ -162,9 +178,21 @@ impl CudaLlama {
             heads: c.num_attention_heads,
             kv_heads: c.num_key_value_heads,
             head_dim: c.head_dim,
+            // Each layer's own.
             window: 0,
-            cap: 0.0,
+            cap: c.traits.attn_logit_softcapping.unwrap_or(0.0),
+            scale: (1.0 / c.traits.query_pre_attn_scalar.unwrap_or(c.head_dim as f64).sqrt()) as f32,
         }
+    }
+
+    /// What logits are held below; 0: nothing.
+    fn softcap(&self) -> f32 {
+        self.config.traits.final_logit_softcapping.unwrap_or(0.0) as f32
+    }
+
+    fn embed(&self, ids: u64, to: Mat, t: usize) -> Result<()> {
+        let scale = self.config.traits.embedding_scale.unwrap_or(1.0) as f32;
+        elementwise::embed(&self.gpu, self.embedding.at(), ids, to, (t, self.config.hidden_size), scale)
     }
 
     fn head(&self) -> u64 {
@@ -190,24 +218,25 @@ impl CudaLlama {
         Ok(())
     }
 
-    /// Cosines and sines of the first `count` positions, on the card.
-    fn angles(&self, count: usize) -> Result<u64> {
+    /// Cosines and sines of the first `count` positions, on the card: global, and local where a layer turns by those.
+    fn angles(&self, count: usize) -> Result<[u64; 2]> {
         let mut held = self.angles.borrow_mut();
-        if let (n, Some(buffer)) = &*held
-            && *n >= count
-        {
-            return Ok(buffer.at());
+        let (made, tables) = &mut *held;
+        if *made < count || tables.is_empty() {
+            tables.clear();
+            *made = count.next_power_of_two();
+            let positions: Vec<u32> = (0..*made as u32).collect();
+            for rotary in load::rotaries(&self.config) {
+                let (cos, sin) = rotary.angles(&positions, &[0, *made as u32])?;
+                let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
+                let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
+                let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;
+                buffer.upload(0, &pairs)?;
+                tables.push(buffer);
+            }
         }
-        let count = count.next_power_of_two();
-        let positions: Vec<u32> = (0..count as u32).collect();
-        let (cos, sin) = load::rotary(&self.config).angles(&positions)?;
-        let (cos, sin) = (cos.flatten_all()?.to_vec1::<f32>()?, sin.flatten_all()?.to_vec1::<f32>()?);
-        let pairs: Vec<[f32; 2]> = cos.into_iter().zip(sin).map(|(c, s)| [c, s]).collect();
-        let buffer = self.gpu.zeros(BATCH, size_of_val(pairs.as_slice()))?;
-        buffer.upload(0, &pairs)?;
-        let at = buffer.at();
-        *held = (count, Some(buffer));
-        Ok(at)
+        let at = |i: usize| tables.get(i).map_or(0, Buffer::at);
+        Ok([at(0), if tables.len() > 1 { at(1) } else { at(0) }])
     }
 
     /// Put a batch on the card: one copy, without waiting for earlier work.
@@ -286,7 +315,7 @@ impl CudaLlama {
         adapter: bool,
     ) -> Result<Pass<'a>> {
         Ok(Pass {
-            work: self.work(adapter),
+            work: self.work(space.shared.room, adapter),
             space,
             scratch: self.scratch.as_ref().map_or([0, 0], |s| [s.room[0].at(), s.room[1].at()]),
             reads,
@@ -298,7 +327,10 @@ impl CudaLlama {
             hidden: self.config.hidden_size,
             intermediate: self.config.intermediate_size,
             eps: self.config.rms_norm_eps,
-            gate: Gate::Silu,
+            gate: match self.config.traits.activation {
+                Activation::Silu => Gate::Silu,
+                Activation::GeluTanh => Gate::GeluTanh,
+            },
         })
     }
 
@@ -307,6 +339,15 @@ impl CudaLlama {
         if batch.label_tokens() == 0 {
             return Ok(());
         }
+        self.there_and_back(batch, &mut |space, up, x| self.top(space, up, x, Some(scale)))
+    }
+
+    /// Forward, then back from the gradient that `top` leaves in the stream for the last block's output.
+    fn there_and_back(
+        &self,
+        batch: &Batch,
+        top: &mut dyn FnMut(&Workspace, &Uploaded, Mat) -> Result<()>,
+    ) -> Result<()> {
         self.gpu.bind()?;
         let longest = batch.positions.iter().max().map_or(1, |p| *p as usize + 1);
         // Before room is made for the rest: it counts too.
@@ -318,7 +359,7 @@ impl CudaLlama {
         let p = self.pass(space, &up, longest, true)?;
         let n = self.layers.len();
         let moved = 2 * up.tokens * p.hidden;
-        elementwise::embed(&self.gpu, self.embedding.at(), up.ids, space.input(0), (up.tokens, p.hidden))?;
+        self.embed(up.ids, space.input(0), up.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             if let Some(o) = offload {
                 o.leaves(i, space.input(i).at, moved)?;
@@ -326,7 +367,7 @@ impl CudaLlama {
             }
             layer.forward(&p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }
-        self.top(space, &up, space.input(n), Some(scale))?;
+        top(space, &up, space.input(n))?;
         if let Some(o) = offload {
             o.turn_round(n, space, moved)?;
         }
@@ -358,11 +399,23 @@ impl CudaLlama {
             let m = space.plan.logits.min(up.labelled - at);
             let (rows, labels, nll) = (up.rows + 4 * at as u64, up.labels + 4 * at as u64, space.nll + 4 * at as u64);
             elementwise::rms_norm(gpu, x, self.norm, sh.hidden, (m, n), eps, rows)?;
-            let product =
-                |size, a, b, tb, d| Product { size, a, ta: false, b, tb, alpha: 1.0, c: None, d, out: Out::Bf16 };
+            let product = |size, a, b, tb, d| Product {
+                size,
+                a,
+                ta: false,
+                b,
+                tb,
+                alpha: 1.0,
+                c: None,
+                d,
+                out: Out::Bf16,
+                scales: None,
+            };
             // SAFETY: a chunk's buffers have a chunk's rows.
             unsafe { self.gemm.run(&product((m, v, n), sh.hidden, head, true, sh.logits)) }?;
-            elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0))?;
+            let cap = self.softcap();
+            elementwise::softcap(gpu, sh.logits, (m, v), cap)?;
+            elementwise::cross_entropy(gpu, sh.logits, labels, nll, (m, v), scale.unwrap_or(0.0), cap, 0)?;
             if scale.is_some() {
                 // SAFETY: as above.
                 unsafe { self.gemm.run(&product((m, n, v), sh.logits, head, false, sh.dhidden)) }?;
@@ -371,6 +424,44 @@ impl CudaLlama {
             at += m;
         }
         elementwise::add_up(gpu, space.nll, up.labelled, self.sums.at())
+    }
+
+    /// Gradients and ΣNLL since the last step become their sums over all ranks.
+    pub fn reduce(&mut self, ranks: &mut Ranks) -> Result<()> {
+        if self.sums_over.is_none() {
+            self.sums_over = Some(self.connect(ranks)?);
+        }
+        let n = self.params.len();
+        match &self.sums_over {
+            // SAFETY: the arena has as many gradients, and ΣNLL is the first of the sums.
+            Some(Over::Nccl(all)) => unsafe {
+                all.sum_f32(self.arena.grads.at(), n)?;
+                all.sum_f64(self.sums.at(), 1)
+            },
+            _ => {
+                let (mut grads, mut nll) = (self.grads()?, [self.nll()?]);
+                ranks.sum_f32(&mut grads)?;
+                ranks.sum(&mut nll)?;
+                self.arena.grads.upload(0, &grads)?;
+                self.sums.upload(0, &nll)
+            }
+        }
+    }
+
+    /// Whether sums go over NCCL: known after the first.
+    pub fn sums_over_nccl(&self) -> bool {
+        matches!(self.sums_over, Some(Over::Nccl(_)))
+    }
+
+    /// NCCL where every rank has it and a card of its own, else the host.
+    fn connect(&self, ranks: &mut Ranks) -> Result<Over> {
+        let nccl = Nccl::open().ok();
+        let mut without = [f64::from(u8::from(nccl.is_none()))];
+        ranks.sum(&mut without)?;
+        let (Some(nccl), true) = (nccl, without[0] == 0.0) else { return Ok(Over::Host) };
+        let own = if ranks.leads() { Some(nccl.unique_id()?) } else { None };
+        let id: Vec<u8> = ranks.tell(own)?;
+        Ok(Over::Nccl(Communicator::new(nccl, &self.gpu, &id, ranks.rank(), ranks.size())?))
     }
 
     /// One AdamW step over the gradients since the last one, clipped to `max_grad_norm` (0: not). A step whose loss or
@@ -386,7 +477,6 @@ impl CudaLlama {
             &mut self.arena.optimizer,
             self.arena.values.at(),
             self.arena.grads.at(),
-            n,
             rule,
             (square, loss),
         )?;
@@ -457,7 +547,7 @@ impl CudaLlama {
     /// All blocks forward, for their output alone.
     fn run(&self, p: &Pass, ids: u64) -> Result<()> {
         let space = p.space;
-        elementwise::embed(&self.gpu, self.embedding.at(), ids, space.input(0), (p.tokens, p.hidden))?;
+        self.embed(ids, space.input(0), p.tokens)?;
         for (i, layer) in self.layers.iter().enumerate() {
             layer.forward(p, i, space.input(i), &space.slots(i), space.input(i + 1))?;
         }
@@ -479,15 +569,14 @@ impl CudaLlama {
         self.gpu.wait()
     }
 
-    /// AdamW's moments and the steps taken, for a checkpoint.
-    pub fn moments(&self) -> Result<(Vec<f32>, Vec<f32>, u64)> {
-        let (m, v) = self.arena.optimizer.download(self.params.len())?;
-        Ok((m, v, self.arena.optimizer.t))
+    /// The optimizer's moments and the steps taken, for a checkpoint.
+    pub fn moments(&self) -> Result<(Moments, u64)> {
+        Ok((self.arena.optimizer.download()?, self.arena.optimizer.t))
     }
 
     /// Put moments back as a checkpoint has them.
-    pub fn set_moments(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
+    pub fn set_moments(&mut self, moments: &Moments, t: u64) -> Result<()> {
         self.gpu.bind()?;
-        self.arena.optimizer.upload(m, v, t)
+        self.arena.optimizer.upload(moments, t)
     }
 }

@@ -4,6 +4,7 @@ use super::linear::Linear;
 use crate::Result;
 use crate::memory::card::{Keep, Plan, RING, Sizes};
 use crate::ops::cuda::device::{Buffer, Gpu};
+use crate::ops::cuda::fp8::Quantized;
 use crate::ops::cuda::gemm::Mat;
 
 /// Names of the components in the ledger.
@@ -17,6 +18,11 @@ pub(super) struct Slots {
     pub attended: Mat,
     pub lse: u64,
     pub h: Mat,
+    /// 1/rms of the heads that have norms.
+    pub rstd: u64,
+    /// What attention and MLP gave, where norms come after them.
+    pub attention_share: Mat,
+    pub mlp_share: Mat,
     /// What the adapters made of their inputs, `[T, ranks]`: qkv's, o's, gate_up's, down's.
     pub adapted: Mat,
     /// Kept for all tokens; none where the MLP is worked through again tile by tile.
@@ -39,12 +45,16 @@ pub(super) struct Shared {
     pub logits: Mat,
     pub hidden: Mat,
     pub dhidden: Mat,
+    /// Apart from the region: what meets an 8-bit weight lies in it.
+    pub room: Quantized,
 }
 
 pub(super) struct Workspace {
     pub plan: Plan,
     /// The gradient of the residual stream.
     pub stream: Mat,
+    /// That of what attention or the MLP gave, where norms come after them.
+    pub share: Mat,
     pub shared: Shared,
     pub nll: u64,
     layers: Vec<Slots>,
@@ -84,11 +94,14 @@ impl Workspace {
             let mut c = cut(buffer);
             let (qkv, attended) = (c.mat(t, s.qkv()), c.mat(t, s.queries + s.extra[1]));
             let (h, lse) = (c.mat(t, s.hidden), c.take(4 * t * s.heads));
+            let rstd = c.take(4 * t * s.normed);
+            let attention_share = c.mat(if s.post_norms { t } else { 0 }, s.hidden);
             let gate_up = all.then(|| c.mat(t, s.gate_up()));
-            Slots { qkv, attended, lse, h, adapted: Mat::new(0, s.ranks), gate_up }
+            let (adapted, mlp_share) = (Mat::new(0, s.ranks), Mat::new(0, s.hidden));
+            Slots { qkv, attended, lse, h, rstd, attention_share, mlp_share, adapted, gate_up }
         };
         // Each matrix starts at a multiple of 256 bytes.
-        let padded = |bytes: usize| bytes + 8 * 256;
+        let padded = |bytes: usize| bytes + 9 * 256;
         let passing = match plan.keep.contains(&Keep::Input) {
             true => {
                 let buffer = gpu.zeros(WORKSPACE, padded(s.kept(Keep::Attention, t)))?;
@@ -121,10 +134,18 @@ impl Workspace {
             slots.adapted = c.mat(t, s.ranks);
         }
         held.push(adapted);
+        let shares = gpu.zeros(ACTIVATIONS, s.layers * s.share(t).next_multiple_of(256))?;
+        let mut c = cut(&shares);
+        for slots in layers.iter_mut().filter(|_| s.post_norms) {
+            slots.mlp_share = c.mat(t, s.hidden);
+        }
+        held.push(shares);
 
-        let stream = gpu.zeros(WORKSPACE, padded(2 * t * s.stream() + 4 * t))?;
+        let streams = if s.post_norms { 2 } else { 1 };
+        let stream = gpu.zeros(WORKSPACE, padded(streams * 2 * t * s.stream() + 4 * t))?;
         let mut c = cut(&stream);
         let (d, nll) = (c.mat(t, s.stream()), c.take(4 * t));
+        let share = if s.post_norms { c.mat(t, s.stream()) } else { d };
         held.push(stream);
 
         let region = gpu.zeros(WORKSPACE, padded(s.shared(t, tile, plan.logits, plan.splits)))?;
@@ -141,6 +162,11 @@ impl Workspace {
         let logits = c.mat(plan.logits, s.vocab.next_multiple_of(8));
         let (hidden, dhidden) = (c.mat(plan.logits, n), c.mat(plan.logits, n));
         held.push(region);
+        let bytes = s.quantized(t, tile);
+        let quantized = gpu.zeros(WORKSPACE, bytes)?;
+        let scales = quantized.at() + bytes.saturating_sub(4 * t.max(tile)) as u64;
+        let room = Quantized { at: quantized.at(), scales };
+        held.push(quantized);
         let shared = Shared {
             normed,
             dattended,
@@ -155,8 +181,9 @@ impl Workspace {
             logits,
             hidden,
             dhidden,
+            room,
         };
-        Ok(Self { plan, stream: d, shared, nll, layers, inputs: addresses, hidden: n, _held: held })
+        Ok(Self { plan, stream: d, share, shared, nll, layers, inputs: addresses, hidden: n, _held: held })
     }
 
     /// A block's activations.

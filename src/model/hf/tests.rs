@@ -1,6 +1,7 @@
 //! Folders written here, read back.
 
 use super::*;
+use crate::model::config::RopeScaling;
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -144,11 +145,11 @@ fn pickled_weights_an_adapter_and_an_empty_folder_are_told_apart() {
 fn what_would_change_the_arithmetic_is_refused_by_name() {
     for (key, value, expected) in [
         ("architectures", json!(["MambaForCausalLM"]), "MambaForCausalLM"),
-        ("attention_bias", json!(true), "attention_bias"),
-        ("mlp_bias", json!(true), "mlp_bias"),
+        ("attention_dropout", json!(0.1), "attention_dropout"),
+        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
         ("hidden_act", json!("gelu"), "gelu"),
         ("quantization_config", json!({"quant_method": "gptq"}), "quantized"),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "yarn"),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 4.0}), "dynamic"),
         ("num_key_value_heads", json!(3), "num_key_value_heads = 3"),
         ("hidden_size", json!(-8), "hidden_size"),
         ("vocab_size", json!(null), "vocab_size is missing"),
@@ -176,7 +177,8 @@ fn both_spellings_of_rope_and_all_eos_ids_are_read() {
     assert_eq!(old, new);
     // e = LlamaRotaryEmbedding(LlamaConfig(head_dim=64, rope_parameters=…))   (transformers 5.23)
     // 500000.0 ** (-torch.arange(0, 64, 2).double() / 64) / e.inv_freq.double()
-    let divisors = old.rope_scaling.unwrap().divisors(64, 500_000.0);
+    let Some(RopeScaling::Llama3(scaling)) = old.rope_scaling else { panic!("{old:?}") };
+    let divisors = scaling.divisors(64, 500_000.0);
     for (i, expected) in [(0, 1.0), (14, 1.0), (15, 1.5534145), (16, 2.6945304), (17, 5.2573272), (18, 8.0), (31, 8.0)]
     {
         assert!((divisors[i] - expected).abs() < 1e-6 * expected, "{i}: {}", divisors[i]);

@@ -1,14 +1,19 @@
-//! AdamW on the card over the whole arena at once ([`crate::ops::adamw`] is the same on the CPU, to the bit).
+//! AdamW on the card over the whole arena at once, its moments in f32 or 8 bits ([`crate::ops::adamw`] and
+//! [`crate::ops::quant8`] are the same on the CPU, to the bit).
 
 use super::device::{Buffer, Gpu, driver};
 use super::elementwise::launch;
+use crate::Result;
 use crate::ops::adamw::{Factors, Rule};
-use crate::{Error, Result};
+use crate::ops::optimizer::{Codes, Moments, Optim};
+use crate::ops::quant8::{BLOCK, Code};
 use std::ops::Range;
 
 const THREADS: usize = 256;
 /// Partial sums of the norm.
 const PARTIALS: usize = 512;
+/// Of the 8-bit kernel: about four a multiprocessor of the largest cards.
+const CTAS: usize = 1024;
 const ZERO_GRADS: u32 = 1;
 const LOSS_F64: u32 = 2;
 
@@ -37,10 +42,31 @@ struct Step {
     reserved: u32,
 }
 
+/// The parameter of the kernel `adamw_8bit`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Step8 {
+    step: Step,
+    code_m: u64,
+    code_v: u64,
+    absmax_m: u64,
+    absmax_v: u64,
+}
+
+/// What 8-bit moments need beside their codes.
+struct Eight {
+    /// The signed map, then the unsigned one.
+    codes: Buffer,
+    absmax_m: Buffer,
+    absmax_v: Buffer,
+}
+
 /// Moments and steps taken.
 pub struct State {
     m: Buffer,
     v: Buffer,
+    eight: Option<Eight>,
+    n: usize,
     decay: Buffer,
     ranges: usize,
     partials: Buffer,
@@ -50,19 +76,31 @@ pub struct State {
 
 impl State {
     /// Zero moments for `n` trainables, of which the ranges in `decay` (in order and apart) decay.
-    pub fn new(gpu: &Gpu, component: &'static str, n: usize, decay: &[Range<usize>]) -> Result<Self> {
+    pub fn new(gpu: &Gpu, component: &'static str, optim: Optim, n: usize, decay: &[Range<usize>]) -> Result<Self> {
         let list: Vec<u64> = decay.iter().flat_map(|r| [r.start as u64, r.end as u64]).collect();
         let held = gpu.zeros(component, 8 * list.len())?;
         held.upload(0, &list)?;
         let zeros = |bytes| gpu.zeros(component, bytes);
-        Ok(Self {
-            m: zeros(4 * n)?,
-            v: zeros(4 * n)?,
-            decay: held,
-            ranges: decay.len(),
-            partials: zeros(8 * PARTIALS)?,
-            t: 0,
-        })
+        let partials = zeros(8 * PARTIALS)?;
+        let bytes = match optim {
+            Optim::Torch => 4 * n,
+            Optim::EightBit => n,
+        };
+        let (m, v) = (zeros(bytes)?, zeros(bytes)?);
+        let eight = match optim {
+            Optim::Torch => None,
+            Optim::EightBit => {
+                let (signed, unsigned) = (Code::dynamic(true), Code::dynamic(false));
+                let codes = zeros(2 * 4 * 256)?;
+                codes.upload(0, signed.values())?;
+                codes.upload(4 * 256, unsigned.values())?;
+                m.upload(0, &vec![signed.nearest(0.0); n])?;
+                v.upload(0, &vec![unsigned.nearest(0.0); n])?;
+                let blocks = 4 * n.div_ceil(BLOCK);
+                Some(Eight { codes, absmax_m: zeros(blocks)?, absmax_v: zeros(blocks)? })
+            }
+        };
+        Ok(Self { m, v, eight, n, decay: held, ranges: decay.len(), partials, t: 0 })
     }
 
     /// The step that was asked for last changed nothing.
@@ -70,22 +108,44 @@ impl State {
         self.t = self.t.saturating_sub(1);
     }
 
-    /// First and second moments, f32.
-    pub fn download(&self, n: usize) -> Result<(Vec<f32>, Vec<f32>)> {
-        let (mut m, mut v) = (vec![0f32; n], vec![0f32; n]);
-        self.m.download(0, &mut m)?;
-        self.v.download(0, &mut v)?;
-        Ok((m, v))
+    /// First and second moments.
+    pub fn download(&self) -> Result<Moments> {
+        let n = self.n;
+        let Some(eight) = &self.eight else {
+            let (mut m, mut v) = (vec![0f32; n], vec![0f32; n]);
+            self.m.download(0, &mut m)?;
+            self.v.download(0, &mut v)?;
+            return Ok(Moments::Torch { m, v });
+        };
+        let blocks = n.div_ceil(BLOCK);
+        let mut c = Codes { m: vec![0; n], v: vec![0; n], absmax_m: vec![0.0; blocks], absmax_v: vec![0.0; blocks] };
+        self.m.download(0, &mut c.m)?;
+        self.v.download(0, &mut c.v)?;
+        eight.absmax_m.download(0, &mut c.absmax_m)?;
+        eight.absmax_v.download(0, &mut c.absmax_v)?;
+        Ok(Moments::EightBit(c))
     }
 
     /// Replace moments and step count.
-    pub fn upload(&mut self, m: &[f32], v: &[f32], t: u64) -> Result<()> {
-        if 4 * m.len() > self.m.size() || m.len() != v.len() {
-            return Err(Error::new(format!("the optimizer state has {} moments, too many for what trains", m.len()))
-                .next("resume with the recipe that wrote the checkpoint"));
+    ///
+    /// # Errors
+    /// Another optimizer's, or of another number of trainables.
+    pub fn upload(&mut self, moments: &Moments, t: u64) -> Result<()> {
+        let optim = if self.eight.is_some() { Optim::EightBit } else { Optim::Torch };
+        moments.fit(optim, self.n)?;
+        match (moments, &self.eight) {
+            (Moments::EightBit(c), Some(eight)) => {
+                self.m.upload(0, &c.m)?;
+                self.v.upload(0, &c.v)?;
+                eight.absmax_m.upload(0, &c.absmax_m)?;
+                eight.absmax_v.upload(0, &c.absmax_v)?;
+            }
+            (Moments::Torch { m, v }, _) => {
+                self.m.upload(0, m)?;
+                self.v.upload(0, v)?;
+            }
+            (Moments::EightBit(_), None) => {}
         }
-        self.m.upload(0, m)?;
-        self.v.upload(0, v)?;
         self.t = t;
         Ok(())
     }
@@ -98,18 +158,18 @@ pub fn l2(gpu: &Gpu, state: &State, x: u64, n: usize, to: u64) -> Result<()> {
     launch!(gpu, "l2_finish", (1, 1, 1), THREADS, 0, partials, count, to)
 }
 
-/// One step over `n` values with their gradients, which become 0. `(square, loss)` are f64 on the card: the squared
+/// One step over the values with their gradients, which become 0. `(square, loss)` are f64 on the card: the squared
 /// norm of the gradient, and a number that must be finite for the step to happen.
 pub fn step(
     gpu: &Gpu,
     state: &mut State,
     values: u64,
     grads: u64,
-    n: usize,
     rule: &Rule,
     (square, loss): (u64, u64),
 ) -> Result<()> {
     state.t += 1;
+    let n = state.n;
     // Clipping is the card's: it knows the norm.
     let f = Factors::new(rule.lr, (rule.beta1, rule.beta2), rule.eps, rule.weight_decay, state.t as f64, 1.0);
     let s = Step {
@@ -133,8 +193,20 @@ pub fn step(
         flags: ZERO_GRADS | LOSS_F64,
         reserved: 0,
     };
-    let grid = n.div_ceil(1024).max(1);
-    launch!(gpu, "adamw", (grid, 1, 1), THREADS, 0, s)
+    let Some(eight) = &state.eight else {
+        let grid = n.div_ceil(1024).max(1);
+        return launch!(gpu, "adamw", (grid, 1, 1), THREADS, 0, s);
+    };
+    let s = Step8 {
+        step: s,
+        code_m: eight.codes.at(),
+        code_v: eight.codes.at() + 4 * 256,
+        absmax_m: eight.absmax_m.at(),
+        absmax_v: eight.absmax_v.at(),
+    };
+    // A warp takes a block of 256 at a time.
+    let grid = n.div_ceil(BLOCK * THREADS / 32).clamp(1, CTAS);
+    launch!(gpu, "adamw_8bit", (grid, 1, 1), THREADS, 0, s)
 }
 
 /// Bytes to zero on the card, in stream order.

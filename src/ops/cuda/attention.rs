@@ -23,6 +23,8 @@ pub struct Shape {
     pub window: usize,
     /// Scores are softly held below this; 0: not.
     pub cap: f64,
+    /// What scores are multiplied by.
+    pub scale: f32,
 }
 
 /// What a kernel does, on the card: its tiles, how many, and by how many blocks where these share them out.
@@ -289,7 +291,7 @@ impl Packed {
             n_tiles: 0,
             window: s.window as i32,
             splits: self.splits as i32,
-            scale: 1.0 / (s.head_dim as f32).sqrt(),
+            scale: s.scale,
             softcap: s.cap as f32,
         }
     }
@@ -446,7 +448,7 @@ impl Cached {
             window: s.window as i32,
             splits: self.splits as i32,
             append: 1,
-            scale: 1.0 / (s.head_dim as f32).sqrt(),
+            scale: s.scale,
             softcap: s.cap as f32,
         }
     }

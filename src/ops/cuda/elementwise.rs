@@ -43,10 +43,10 @@ fn row(n: usize) -> (usize, usize) {
 /// Widest row of the norms: 8 rounds of 512 threads.
 pub const WIDEST: usize = 32_768;
 
-/// Rows `ids [t]` of `table [V, n]` into `out [t, n]`.
-pub fn embed(gpu: &Gpu, table: u64, ids: u64, out: Mat, (t, n): (usize, usize)) -> Result<()> {
+/// Rows `ids [t]` of `table [V, n]`, times `scale`, into `out [t, n]`.
+pub fn embed(gpu: &Gpu, table: u64, ids: u64, out: Mat, (t, n): (usize, usize), scale: f32) -> Result<()> {
     let (n32, ld) = (n as i32, out.ld as i64);
-    launch!(gpu, "embed", (t, 1, 1), 128, 0, table, ids, out.at, n32, ld)
+    launch!(gpu, "embed", (t, 1, 1), 128, 0, table, ids, out.at, n32, ld, scale)
 }
 
 /// `y [t, n] = x / rms(x) · w`; with `rows` (addresses of u32, 0 for none) row i reads row `rows[i]` of `x`.
@@ -106,10 +106,64 @@ pub fn swiglu_backward(gpu: &Gpu, gu: Mat, dact: Mat, act: Mat, (t, f): (usize, 
     launch!(gpu, "swiglu_backward", grid, 256, 0, gu.at, gu_ld, dact.at, dact_ld, act.at, act_ld, f32_, kind)
 }
 
-/// `nll [t]` of the u32 `labels` under `logits [t, v]`, which become `scale` · their gradient unless `scale` is 0.
-pub fn cross_entropy(gpu: &Gpu, logits: Mat, labels: u64, nll: u64, (t, v): (usize, usize), scale: f64) -> Result<()> {
+/// `nll [t]` of the u32 `labels` under `logits [t, v]`, which become `scale` · their gradient unless `scale` is 0: times
+/// `weights` (f32 `[t]` at this address) where that is not 0. `cap` is that of [`softcap`], which they went through; 0: none.
+#[allow(clippy::too_many_arguments)]
+pub fn cross_entropy(
+    gpu: &Gpu,
+    logits: Mat,
+    labels: u64,
+    nll: u64,
+    (t, v): (usize, usize),
+    scale: f64,
+    cap: f32,
+    weights: u64,
+) -> Result<()> {
     let (ld, v32, scale) = (logits.ld as i64, v as i32, scale as f32);
-    launch!(gpu, "cross_entropy", (t, 1, 1), 1024, 0, logits.at, ld, labels, nll, v32, scale)
+    launch!(gpu, "cross_entropy", (t, 1, 1), 1024, 0, logits.at, ld, labels, nll, v32, scale, cap, weights)
+}
+
+/// `logits [t, v]` to `cap · tanh(logits / cap)`, in place; a cap of 0 leaves them.
+pub fn softcap(gpu: &Gpu, logits: Mat, (t, v): (usize, usize), cap: f32) -> Result<()> {
+    if cap == 0.0 {
+        return Ok(());
+    }
+    let (ld, v32) = (logits.ld as i64, v as i32);
+    launch!(gpu, "softcap", (v.div_ceil(2048), t, 1), 256, 0, logits.at, ld, v32, cap)
+}
+
+/// The entropy in nats of each row of `logits [t, v]` to f32 `out [t]`.
+pub fn entropy(gpu: &Gpu, logits: Mat, (t, v): (usize, usize), out: u64) -> Result<()> {
+    let (ld, v32) = (logits.ld as i64, v as i32);
+    launch!(gpu, "entropy", (t, 1, 1), 1024, 0, logits.at, ld, v32, out)
+}
+
+/// `y [t, n] = a + b`.
+pub fn add(gpu: &Gpu, a: Mat, b: Mat, y: Mat, (t, n): (usize, usize)) -> Result<()> {
+    let (a_ld, b_ld, y_ld, n32) = (a.ld as i64, b.ld as i64, y.ld as i64, n as i32);
+    launch!(gpu, "add", (t, 1, 1), 128, 0, a.at, a_ld, b.at, b_ld, y.at, y_ld, n32)
+}
+
+/// Norms over the heads of queries and keys: f32 weights `[d]` of each, and how many of each there are.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadNorm {
+    pub weights: [u64; 2],
+    pub heads: [usize; 2],
+    pub d: usize,
+}
+
+/// Normalise the heads of `x [t, ·]` in place; 1/rms to f32 `rstd [t, heads]`.
+pub fn head_norm(gpu: &Gpu, x: Mat, n: &HeadNorm, rstd: u64, t: usize, eps: f64) -> Result<()> {
+    let ([wq, wk], [heads, kv]) = (n.weights, n.heads.map(|h| h as i32));
+    let (ld, d, eps) = (x.ld as i64, n.d as i32, eps as f32);
+    launch!(gpu, "head_norm", (t, 1, 1), 256, 0, x.at, ld, wq, wk, rstd, heads, kv, d, eps)
+}
+
+/// `dx [t, ·]`, the gradient by what [`head_norm`] gave (`y`), becomes that by what it took.
+pub fn head_norm_backward(gpu: &Gpu, dx: Mat, y: Mat, n: &HeadNorm, rstd: u64, t: usize) -> Result<()> {
+    let ([wq, wk], [heads, kv]) = (n.weights, n.heads.map(|h| h as i32));
+    let (dx_ld, y_ld, d) = (dx.ld as i64, y.ld as i64, n.d as i32);
+    launch!(gpu, "head_norm_backward", (t, 1, 1), 256, 0, dx.at, dx_ld, y.at, y_ld, wq, wk, rstd, heads, kv, d)
 }
 
 /// `total += Σ v [n]`, f32 into f64, in a fixed order.

@@ -57,6 +57,9 @@ pub struct Product {
     pub c: Option<Mat>,
     pub d: Mat,
     pub out: Out,
+    /// The factors are e4m3 with f32 scales at these addresses, one a row of `a` and one a row of `b`; `ta` is false
+    /// and `tb` true then.
+    pub scales: Option<[u64; 2]>,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash, Clone, Copy)]
@@ -67,6 +70,7 @@ struct Key {
     alignment: [u32; 4],
     adds: bool,
     out: Out,
+    fp8: bool,
 }
 
 struct Plan {
@@ -102,6 +106,17 @@ fn blas(e: result::CublasError) -> Error {
     Error::new(format!("cuBLAS: {e}"))
 }
 
+/// Tell a description where the scales of `a` and `b` are.
+unsafe fn point(describe: sys::cublasLtMatmulDesc_t, [a, b]: &[u64; 2]) -> Result<()> {
+    use sys::cublasLtMatmulDescAttributes_t as D;
+    // The problem is handed over transposed: its first factor is `b`.
+    for (what, at) in [(D::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, b), (D::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, a)] {
+        // SAFETY: the attribute is an address, of eight bytes.
+        unsafe { result::set_matmul_desc_attribute(describe, what, std::ptr::from_ref(at).cast(), 8) }.map_err(blas)?;
+    }
+    Ok(())
+}
+
 fn alignment(m: Mat, bytes: usize) -> u32 {
     let all = m.at | (m.ld * bytes) as u64;
     1 << all.trailing_zeros().min(8)
@@ -126,13 +141,15 @@ impl Gemm {
         }
         let c = p.c.unwrap_or(p.d);
         let width = if p.out == Out::F32 { 4 } else { 2 };
+        let factor = if p.scales.is_some() { 1 } else { 2 };
         let key = Key {
             size: p.size,
             transposed: (p.ta, p.tb),
             strides: [p.a.ld, p.b.ld, c.ld, p.d.ld],
-            alignment: [alignment(p.a, 2), alignment(p.b, 2), alignment(c, width), alignment(p.d, width)],
+            alignment: [alignment(p.a, factor), alignment(p.b, factor), alignment(c, width), alignment(p.d, width)],
             adds: p.c.is_some(),
             out: p.out,
+            fp8: p.scales.is_some(),
         };
         let mut plans = self.plans.borrow_mut();
         let plan = match plans.entry(key) {
@@ -145,13 +162,18 @@ impl Gemm {
             }
         };
         // SAFETY: the caller's promise.
-        self.gpu.timed("linear", || format!("{m} x {n} x {k}"), || unsafe { self.go(plan, &plan.algo, p) })
+        let kind = if p.scales.is_some() { " fp8" } else { "" };
+        self.gpu.timed("linear", || format!("{m} x {n} x {k}{kind}"), || unsafe { self.go(plan, &plan.algo, p) })
     }
 
     unsafe fn go(&self, plan: &Plan, algo: &sys::cublasLtMatmulAlgo_t, p: &Product) -> Result<()> {
         let beta: f32 = if p.c.is_some() { 1.0 } else { 0.0 };
         let [a, b, c, d] = plan.layouts;
         let at = |m: Mat| m.at as *mut c_void;
+        if let Some(scales) = &p.scales {
+            // SAFETY: as in `plan`.
+            unsafe { point(plan.describe, scales) }?;
+        }
         // SAFETY: descriptors are the plan's, memory is promised by the caller. The problem is the transposed one.
         unsafe {
             result::matmul(
@@ -179,9 +201,10 @@ impl Gemm {
     unsafe fn plan(&self, key: &Key, p: &Product, timed: bool) -> Result<Plan> {
         use sys::cublasLtMatmulDescAttributes_t as D;
         use sys::cublasLtMatmulPreferenceAttributes_t as P;
-        use sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F};
+        use sys::cudaDataType_t::{CUDA_R_8F_E4M3, CUDA_R_16BF, CUDA_R_32F};
         let (m, n, k) = key.size;
         let out = if key.out == Out::F32 { CUDA_R_32F } else { CUDA_R_16BF };
+        let factor = if key.fp8 { CUDA_R_8F_E4M3 } else { CUDA_R_16BF };
         let layout = |kind, rows: usize, columns: usize, ld: usize| {
             result::create_matrix_layout(kind, rows as u64, columns as u64, ld as i64).map_err(blas)
         };
@@ -190,8 +213,8 @@ impl Gemm {
         let (ar, ac) = if key.transposed.0 { (m, k) } else { (k, m) };
         let (br, bc) = if key.transposed.1 { (k, n) } else { (n, k) };
         let layouts = [
-            layout(CUDA_R_16BF, ar, ac, key.strides[0])?,
-            layout(CUDA_R_16BF, br, bc, key.strides[1])?,
+            layout(factor, ar, ac, key.strides[0])?,
+            layout(factor, br, bc, key.strides[1])?,
             layout(out, n, m, key.strides[2])?,
             layout(out, n, m, key.strides[3])?,
         ];
@@ -203,6 +226,13 @@ impl Gemm {
                 (D::CUBLASLT_MATMUL_DESC_TRANSB, operation(key.transposed.0)),
             ] {
                 result::set_matmul_desc_attribute(describe, what, (&raw const t).cast(), 4).map_err(blas)?;
+            }
+            if let Some(scales) = &p.scales {
+                let rows = sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+                for what in [D::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, D::CUBLASLT_MATMUL_DESC_B_SCALE_MODE] {
+                    result::set_matmul_desc_attribute(describe, what, (&raw const rows).cast(), 4).map_err(blas)?;
+                }
+                point(describe, scales)?;
             }
             let preference = result::create_matmul_pref().map_err(blas)?;
             let set32 = |what, value: u32| {

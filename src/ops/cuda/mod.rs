@@ -8,6 +8,8 @@ pub mod adamw;
 pub mod attention;
 pub mod device;
 pub mod elementwise;
+pub mod fp8;
 pub mod gemm;
+pub mod nccl;
 pub mod nf4;
 pub mod profile;

@@ -36,11 +36,17 @@ template <int N> __device__ __forceinline__ void block_sum(float (&v)[N]) {
   }
 }
 
-// out[t] = table[ids[t]]: grid T.
-extern "C" __global__ void embed(const bf16 *table, const uint32_t *ids, bf16 *out, int n, long out_ld) {
+// out[t] = scale · table[ids[t]]: grid T.
+extern "C" __global__ void embed(const bf16 *table, const uint32_t *ids, bf16 *out, int n, long out_ld, float scale) {
   const long t = blockIdx.x;
   const bf16 *from = table + (long)ids[t] * n;
-  for (int i = threadIdx.x * 8; i < n; i += blockDim.x * 8) store8(out + t * out_ld + i, load8(from + i));
+  for (int i = threadIdx.x * 8; i < n; i += blockDim.x * 8) {
+    Eight e = load8(from + i);
+    if (scale != 1.f)
+#pragma unroll
+      for (int j = 0; j < 8; j++) e.v[j] = __float2bfloat16(__bfloat162float(e.v[j]) * scale);
+    store8(out + t * out_ld + i, e);
+  }
 }
 
 // y[t] = x[rows ? rows[t] : t] / rms · w: grid T; a row in P rounds of 8 · blockDim numbers, held in registers.
@@ -234,7 +240,11 @@ extern "C" __global__ void __launch_bounds__(256) swiglu_backward(bf16 *gu, long
 
 // Rows of logits to their negative log-likelihood, and (where scale is not 0) in place to scale · its gradient:
 // grid rows. `v` logits a row; the row goes on to the next multiple of 8, and what stands there becomes 0.
-extern "C" __global__ void cross_entropy(bf16 *logits, long ld, const uint32_t *labels, float *nll, int v, float scale) {
+//
+// With `weights` a row's gradient is that of weights[row] · nll. With `cap` the logits have been through `softcap`, whose
+// slope their gradient takes too.
+extern "C" __global__ void cross_entropy(bf16 *logits, long ld, const uint32_t *labels, float *nll, int v, float scale,
+                                         float cap, const float *weights) {
   bf16 *l = logits + (long)blockIdx.x * ld;
   const uint32_t label = labels[blockIdx.x];
   const float log2e = 1.44269504f;
@@ -276,6 +286,7 @@ extern "C" __global__ void cross_entropy(bf16 *logits, long ld, const uint32_t *
   }
   if (threadIdx.x == 0) nll[blockIdx.x] = top + logf(sum) - at;
   if (scale == 0.f) return;
+  if (weights) scale *= weights[blockIdx.x];
   const float k = scale / sum;
   for (int i = threadIdx.x * 8; i < v; i += blockDim.x * 8) {
     Eight e = load8(l + i);
@@ -283,9 +294,100 @@ extern "C" __global__ void cross_entropy(bf16 *logits, long ld, const uint32_t *
     for (int j = 0; j < 8; j++) {
       float d = i + j < v ? k * exp2f((__bfloat162float(e.v[j]) - top) * log2e) : 0.f;
       if (i + j == label) d -= scale;
+      if (cap > 0.f) {
+        const float u = __bfloat162float(e.v[j]) / cap;
+        d *= i + j < v ? 1.f - u * u : 0.f;
+      }
       e.v[j] = __float2bfloat16(d);
     }
     store8(l + i, e);
+  }
+}
+
+// logits become cap · tanh(logits / cap): grid (pieces of v, rows).
+extern "C" __global__ void softcap(bf16 *logits, long ld, int v, float cap) {
+  bf16 *l = logits + (long)blockIdx.y * ld;
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) * 8;
+  if (i >= v) return;
+  Eight e = load8(l + i);
+#pragma unroll
+  for (int j = 0; j < 8; j++) e.v[j] = __float2bfloat16(cap * tanhf(__bfloat162float(e.v[j]) / cap));
+  store8(l + i, e);
+}
+
+// out[row] = entropy of softmax(logits[row]) in nats: grid rows, 1024 threads.
+extern "C" __global__ void entropy(const bf16 *logits, long ld, int v, float *out) {
+  const bf16 *l = logits + (long)blockIdx.x * ld;
+  __shared__ float part[32];
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  float top = -INFINITY;
+  for (int i = threadIdx.x; i < v; i += blockDim.x) top = fmaxf(top, __bfloat162float(l[i]));
+  for (int o = 16; o > 0; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+  if (lane == 0) part[warp] = top;
+  __syncthreads();
+  for (int w = 0; w < (int)blockDim.x / 32; w++) top = fmaxf(top, part[w]);
+  __syncthreads();
+  float s[2] = {0.f, 0.f};
+  for (int i = threadIdx.x; i < v; i += blockDim.x) {
+    const float x = __bfloat162float(l[i]) - top, p = __expf(x);
+    s[0] += p;
+    if (p > 0.f) s[1] += p * x;
+  }
+  block_sum(s);
+  if (threadIdx.x == 0) out[blockIdx.x] = logf(s[0]) - s[1] / s[0];
+}
+
+// y = a + b [T, n]: grid T.
+extern "C" __global__ void add(const bf16 *a, long a_ld, const bf16 *b, long b_ld, bf16 *y, long y_ld, int n) {
+  const long t = blockIdx.x;
+  for (int i = threadIdx.x * 8; i < n; i += blockDim.x * 8) {
+    Eight p = load8(a + t * a_ld + i);
+    const Eight q = load8(b + t * b_ld + i);
+#pragma unroll
+    for (int j = 0; j < 8; j++) p.v[j] = __float2bfloat16(__bfloat162float(p.v[j]) + __bfloat162float(q.v[j]));
+    store8(y + t * y_ld + i, p);
+  }
+}
+
+// Every head of width d normalised by itself, in place: the first `heads` with wq, `kv` more with wk; 1/rms to
+// rstd [T, heads + kv]: grid T, whole warps.
+extern "C" __global__ void head_norm(bf16 *x, long ld, const float *wq, const float *wk, float *rstd, int heads, int kv,
+                                     int d, float eps) {
+  const long t = blockIdx.x;
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  for (int h = threadIdx.x >> 5; h < heads + kv; h += warps) {
+    bf16 *p = x + t * ld + (long)h * d;
+    const float *w = h < heads ? wq : wk;
+    float s = 0.f;
+    for (int i = lane; i < d; i += 32) {
+      const float f = __bfloat162float(p[i]);
+      s += f * f;
+    }
+    for (int o = 16; o > 0; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+    const float r = rsqrtf(s / d + eps);
+    if (lane == 0) rstd[t * (heads + kv) + h] = r;
+    for (int i = lane; i < d; i += 32) p[i] = __float2bfloat16(__bfloat162float(p[i]) * r * w[i]);
+  }
+}
+
+// dx, the gradient by what head_norm gave, becomes that by what it took; y is what it gave: grid T, whole warps.
+extern "C" __global__ void head_norm_backward(bf16 *dx, long dx_ld, const bf16 *y, long y_ld, const float *wq,
+                                              const float *wk, const float *rstd, int heads, int kv, int d) {
+  const long t = blockIdx.x;
+  const int lane = threadIdx.x & 31, warps = blockDim.x >> 5;
+  for (int h = threadIdx.x >> 5; h < heads + kv; h += warps) {
+    bf16 *g = dx + t * dx_ld + (long)h * d;
+    const bf16 *p = y + t * y_ld + (long)h * d;
+    const float *w = h < heads ? wq : wk;
+    float s = 0.f;
+    for (int i = lane; i < d; i += 32) s += __bfloat162float(g[i]) * __bfloat162float(p[i]);
+    for (int o = 16; o > 0; o >>= 1) s += __shfl_xor_sync(~0u, s, o);
+    s /= d;
+    const float r = rstd[t * (heads + kv) + h];
+    for (int i = lane; i < d; i += 32) {
+      const float x = w[i] != 0.f ? __bfloat162float(p[i]) / w[i] : 0.f;
+      g[i] = __float2bfloat16(r * (w[i] * __bfloat162float(g[i]) - x * s));
+    }
   }
 }
 

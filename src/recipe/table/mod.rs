@@ -15,6 +15,11 @@ use super::values::Method;
 
 /// The seven linear layers of a Llama-style block, as PEFT's `target_modules` names them.
 pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+/// Phi-3 has these in place of q, k, v and of gate, up.
+pub const FUSED: &[&str] = &["qkv_proj", "gate_up_proj"];
+/// All of both.
+const MODULES: &[&str] =
+    &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"];
 
 pub(super) const ROOT: &[Entry] = &[
     Entry::new(
@@ -40,7 +45,7 @@ pub(super) const MODEL: &[Entry] = &[
         "model.name_or_path",
         Model,
         Required,
-        "What is trained: a folder, a .gguf file, pypi:PACKAGE, or demo; an existing path wins.",
+        "What is trained: a folder, a .gguf file, a hub id (OWNER/NAME), ollama:NAME, pypi:PACKAGE, or demo; an existing path wins.",
     )
     .names(&[
         "model_name_or_path",
@@ -102,6 +107,13 @@ pub(super) const MODEL: &[Entry] = &[
         "QLoRA: hold the frozen matrices as NF4 with double quantization, on an NVIDIA card.",
     )
     .names(&["quantization_bit", "qlora"]),
+    Entry::new(
+        "model.load_in_fp8",
+        Bool,
+        Is("false"),
+        "Hold the frozen matrices as e4m3 and multiply in fp8, on a Hopper card: faster, a little less exact.",
+    )
+    .names(&["fp8"]),
 ];
 
 pub(super) const LORA: &[Entry] = &[
@@ -126,9 +138,9 @@ pub(super) const LORA: &[Entry] = &[
     .names(&["dropout"]),
     Entry::new(
         "lora.target_modules",
-        Modules(LINEAR),
+        Modules(MODULES),
         Is("\"all-linear\""),
-        "The linear layers that get an adapter; all seven serve best.",
+        "The linear layers that get an adapter; all serve best.",
     )
     .guide("Rank")
     .names(&["lora_target", "lora_target_modules", "lora_target_linear", "lora_modules", "lora_layers"]),
@@ -149,9 +161,9 @@ fn of_method(basis: Basis, method: Method, its: &'static str, others: &'static s
 pub(super) const DATA: &[Entry] = &[
     Entry::new(
         "data.train",
-        Paths,
+        Sources,
         Required,
-        "Rows to learn from: a file, a folder, or a list of them, read in this order.",
+        "Rows to learn from: a file, a folder, a data set of the hub, or a list of these, mixed by weight where they have one.",
     )
     .names(&[
         "train_file",
@@ -165,7 +177,7 @@ pub(super) const DATA: &[Entry] = &[
         "dataset_path",
         "dataset_dir",
     ]),
-    Entry::new("data.eval", Paths, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
+    Entry::new("data.eval", Sources, Absent, "Rows held out for evaluation; none unless asked for.").names(&[
         "eval_dataset",
         "validation_file",
         "eval_file",

@@ -1,11 +1,10 @@
 //! The same measurement on a card: weights made there at random, times by part, memory by component.
 
-use super::{Options, Recompute, operations, random_batch, shapes::shape};
+use super::{Options, RULE, Recompute, operations, random_batch, shapes::shape};
 use crate::memory::card::{Checkpointing, Keep};
 use crate::memory::{Local, Telemetry};
 use crate::model::cuda::{CudaLlama, Options as Use, Origin, Precision};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
-use crate::ops::adamw::Rule;
 use crate::ops::cuda::device::Gpu;
 use crate::ops::cuda::elementwise;
 use crate::ops::cuda::gemm::{Gemm, Mat, Out, Product};
@@ -24,6 +23,7 @@ pub struct Report {
     pub accumulate: usize,
     pub r: usize,
     pub load_in_4bit: bool,
+    pub load_in_fp8: bool,
     /// Blocks that keep everything, attention only, their input only.
     pub keeps: [usize; 3],
     /// Tokens of an MLP at a time, rows of logits at a time, whether inputs wait on the host.
@@ -51,6 +51,16 @@ pub struct Report {
 
 const GIB: f64 = (1u64 << 30) as f64;
 
+impl Options {
+    fn precision(&self) -> Precision {
+        match (self.load_in_4bit, self.load_in_fp8) {
+            (true, _) => Precision::Nf4,
+            (false, true) => Precision::Fp8,
+            (false, false) => Precision::Bf16,
+        }
+    }
+}
+
 /// Run the steps on card `ordinal`.
 pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
     let config = shape(&options.shape)?;
@@ -63,17 +73,17 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
     };
     let how = Use {
-        precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: options.precision(),
         checkpointing: match options.checkpointing {
             Recompute::Auto => Checkpointing::Auto,
             Recompute::Full => Checkpointing::Full,
             Recompute::Off => Checkpointing::Off,
         },
         vram: options.vram,
+        optim: options.optim,
     };
     let mut model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::Lora(lora), 3407, how)?;
     gpu.reset_peak();
-    let rule = Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
     let (mut parts, mut launches) = (BTreeMap::new(), BTreeMap::new());
@@ -94,7 +104,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         for batch in &batches {
             model.forward_backward(batch, 1.0 / labels as f64)?;
         }
-        let stepped = model.step(&rule)?;
+        let stepped = model.step(&RULE)?;
         gpu.wait()?;
         let took = started.elapsed().as_secs_f64();
         loss = stepped.nll / labels as f64;
@@ -131,6 +141,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         accumulate: options.accumulate,
         r: options.r,
         load_in_4bit: options.load_in_4bit,
+        load_in_fp8: options.load_in_fp8,
         keeps: [count(Keep::Everything), count(Keep::Attention), count(Keep::Input)],
         tile: plan.tile,
         logits: plan.logits,
@@ -168,9 +179,10 @@ pub fn decode(options: &Options, ordinal: usize, count: usize) -> Result<Decoded
     let config = shape(&options.shape)?;
     let gpu = Gpu::open(ordinal)?;
     let how = Use {
-        precision: if options.load_in_4bit { Precision::Nf4 } else { Precision::Bf16 },
+        precision: options.precision(),
         checkpointing: Checkpointing::Full,
         vram: options.vram,
+        optim: options.optim,
     };
     let model = CudaLlama::new(&gpu, Origin::Random(config.clone()), &Tuning::None, 3407, how)?;
     // One more token at first: it finds the algorithms and records the graph of a step.
@@ -216,6 +228,7 @@ fn ceiling(gpu: &Gpu) -> Result<f64> {
         c: None,
         d: mat(2),
         out: Out::Bf16,
+        scales: None,
     };
     let mut times = Vec::new();
     for i in 0..13 {

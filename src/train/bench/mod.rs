@@ -14,7 +14,8 @@ use crate::memory::{Local, Telemetry};
 use crate::model::config::{Config, Weights};
 use crate::model::llama::{Checkpointing, Llama, Pass};
 use crate::model::lora::{LoraConfig, MODULES, Tuning};
-use crate::ops::adamw::AdamW;
+use crate::ops::adamw::Rule;
+use crate::ops::optimizer::{Optim, Optimizer};
 use crate::ops::random::Stream;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
@@ -33,8 +34,11 @@ pub struct Options {
     pub checkpointing: Recompute,
     /// NF4, on a card.
     pub load_in_4bit: bool,
+    /// e4m3, on a Hopper card.
+    pub load_in_fp8: bool,
     /// Bytes of a card that may be used.
     pub vram: Option<u64>,
+    pub optim: Optim,
 }
 
 /// What is computed again instead of being kept.
@@ -63,6 +67,10 @@ pub struct Report {
     pub loss: f64,
 }
 
+/// What every step is made with.
+pub(super) const RULE: Rule =
+    Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+
 /// Run `steps` optimizer steps and take the median of all but the first. `on_step` sees each step's seconds.
 pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
     let config = shapes::shape(&options.shape)?;
@@ -78,7 +86,8 @@ pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Rep
         target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
     };
     let model = Llama::new(weights, &Tuning::Lora(lora), 3407)?;
-    let mut optimizer = AdamW::new(model.params(), (0.9, 0.999), 1e-8, 0.0)?;
+    let params = model.params();
+    let mut optimizer = Optimizer::new(options.optim, params.len(), params.value_tensor().device())?;
     let mut seconds = Vec::new();
     let mut loss = f64::NAN;
     for step in 0..options.steps.max(2) {
@@ -87,15 +96,15 @@ pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Rep
             .collect();
         let labels: u64 = batches.iter().map(Batch::label_tokens).sum();
         let started = Instant::now();
-        model.params().zero_grad()?;
+        params.zero_grad()?;
         let mut nll = 0.0;
         for (micro, batch) in batches.iter().enumerate() {
             let pass = Pass { seed: 3407, step: step as u64, micro: micro as u64, checkpointing };
             nll += model.forward_backward(batch, 1.0 / labels as f64, &pass)?;
         }
         loss = nll / labels as f64;
-        let norm = model.params().grad_norm()?;
-        optimizer.step(model.params(), 2e-4, (1.0 / (norm + 1e-6)).min(1.0))?;
+        let clip = (1.0 / (params.grad_norm()? + 1e-6)).min(1.0);
+        optimizer.step(&RULE, params.value_tensor(), params.grad_tensor(), params.decayed(), clip)?;
         let took = started.elapsed().as_secs_f64();
         on_step(step + 1, took);
         if step > 0 {
@@ -132,11 +141,11 @@ fn operations(c: &Config, o: &Options) -> f64 {
     (o.batch * o.seq) as f64 * (layers + 4.0 * h * c.vocab_size as f64)
 }
 
-/// Uniform weights of standard deviation 0.02, norms of 1.
+/// Uniform weights of standard deviation 0.02, norms of 1, biases of 0.
 pub fn random_weights(config: Config) -> Result<Weights> {
     let mut tensors = HashMap::new();
     for (stream, (name, shape)) in config.tensor_shapes().into_iter().enumerate() {
-        let mut values = vec![1f32; shape.iter().product()];
+        let mut values = vec![if name.ends_with(".bias") { 0f32 } else { 1.0 }; shape.iter().product()];
         if shape.len() > 1 {
             // Uniform on ±b has the standard deviation b / √3.
             Stream { seed: 3407, words: [stream as u32, 0, 0] }.fill_uniform(0.02 * 3f32.sqrt(), &mut values);
@@ -152,7 +161,7 @@ fn random_batch(c: &Config, o: &Options, step: u64) -> Batch {
     let examples: Vec<Example> = (0..o.batch)
         .map(|b| Example {
             ids: (0..o.seq).map(|i| id(b * o.seq + i)).collect(),
-            trained: vec![true; o.seq],
+            trained: vec![true; o.seq].into(),
             row: b as u32,
             truncated: false,
         })

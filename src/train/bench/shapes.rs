@@ -1,6 +1,6 @@
 //! Shapes of well-known models, with the sizes that their `config.json` has.
 
-use crate::model::config::{Config, RopeScaling};
+use crate::model::config::{Config, Llama3, RopeScaling, Traits};
 use crate::{Error, Result};
 
 /// Shapes by name.
@@ -54,11 +54,13 @@ pub fn shape(name: &str) -> Result<Config> {
         }
     };
     let qwen = name.starts_with("qwen");
-    let scaled = |factor| RopeScaling {
-        factor,
-        low_freq_factor: 1.0,
-        high_freq_factor: 4.0,
-        original_max_position_embeddings: 8192,
+    let scaled = |factor| {
+        RopeScaling::Llama3(Llama3 {
+            factor,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        })
     };
     Ok(Config {
         model_type: if qwen { "qwen2" } else { "llama" }.into(),
@@ -85,5 +87,6 @@ pub fn shape(name: &str) -> Result<Config> {
         attention_bias: qwen,
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
+        traits: Traits::default(),
     })
 }

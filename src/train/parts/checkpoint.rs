@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `adapter_model.safetensors`, `adapter_config.json` | LoRA: opens in PEFT |
 //! | `model.safetensors`, `config.json`, tokenizer files | full tuning: opens in transformers |
-//! | `optimizer.safetensors` | AdamW's `exp_avg` and `exp_avg_sq`, f32, in the order of the trainables |
+//! | `optimizer.safetensors` | AdamW's `exp_avg` and `exp_avg_sq` in the order of the trainables: f32, or for `adamw_8bit` bytes with their `absmax` |
 //! | `trainer_state.json` | [`Progress`] |
 //!
 //! Randomness is counter-based (seed, step, layer) and the data order a function of (seed, step): the step number is
@@ -12,6 +12,7 @@
 
 use crate::export::adapter;
 use crate::model::engine::Engine;
+use crate::ops::optimizer::{Codes, Moments};
 use crate::{Error, Result};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,11 @@ use std::path::Path;
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const PROGRESS: &str = "trainer_state.json";
+/// Tensors of the optimizer's file.
+const M: &str = "exp_avg";
+const V: &str = "exp_avg_sq";
+const ABSMAX_M: &str = "exp_avg.absmax";
+const ABSMAX_V: &str = "exp_avg_sq.absmax";
 
 /// Where the loop stands after `step` optimizer steps.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,8 +40,15 @@ pub struct Progress {
     pub evals_without_improvement: u64,
     /// Recipe values changed while the run went on: key and TOML value, in order.
     pub changes: Vec<(String, String)>,
+    /// Processes that train together: they decide what a step is.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// Identity of the training examples: a resume over other data is refused.
     pub data: String,
+}
+
+fn one() -> usize {
+    1
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -63,16 +76,24 @@ pub fn write(dir: &Path, model: &Engine, progress: &Progress, saved: &Saved) -> 
             }
         }
     }
-    let (m, v, _) = model.moments()?;
-    let bytes = safetensors::serialize(
-        [
-            ("exp_avg", TensorView::new(Dtype::F32, vec![m.len()], as_bytes(&m)).map_err(broken)?),
-            ("exp_avg_sq", TensorView::new(Dtype::F32, vec![v.len()], as_bytes(&v)).map_err(broken)?),
+    let (moments, _) = model.moments()?;
+    let numbers: Vec<(&str, Dtype, &[u8])> = match &moments {
+        Moments::Torch { m, v } => vec![(M, Dtype::F32, as_bytes(m)), (V, Dtype::F32, as_bytes(v))],
+        Moments::EightBit(c) => vec![
+            (M, Dtype::U8, &c.m),
+            (V, Dtype::U8, &c.v),
+            (ABSMAX_M, Dtype::F32, as_bytes(&c.absmax_m)),
+            (ABSMAX_V, Dtype::F32, as_bytes(&c.absmax_v)),
         ],
-        None,
-    )
-    .map_err(broken)?;
-    write_file(&dir.join(OPTIMIZER), &bytes)?;
+    };
+    let views = numbers
+        .into_iter()
+        .map(|(name, kind, data)| {
+            let len = data.len() / if kind == Dtype::F32 { 4 } else { 1 };
+            Ok((name, TensorView::new(kind, vec![len], data).map_err(broken)?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    write_file(&dir.join(OPTIMIZER), &safetensors::serialize(views, None).map_err(broken)?)?;
     write_file(&dir.join(PROGRESS), serde_json::to_string_pretty(progress)?.as_bytes())
 }
 
@@ -102,13 +123,23 @@ pub fn read(dir: &Path, model: &mut Engine) -> Result<Progress> {
     let path = dir.join(OPTIMIZER);
     let bytes = std::fs::read(&path).map_err(|e| unreadable(&path, e))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&path, e))?;
-    let mut moment = |name: &str| -> Result<Vec<f32>> {
-        let t = tensors.tensor(name).map_err(|e| unreadable(&path, e))?;
+    let tensor = |name: &str| tensors.tensor(name).map_err(|e| unreadable(&path, e));
+    let f32s = |name: &str| -> Result<Vec<f32>> {
+        let t = tensor(name)?;
+        let mut values = vec![0f32; t.shape().iter().product()];
         copy_f32(&t, &mut values, &path, name)?;
-        Ok(values.clone())
+        Ok(values)
     };
-    let (m, v) = (moment("exp_avg")?, moment("exp_avg_sq")?);
-    model.set_moments(&m, &v, progress.adam_steps)?;
+    let moments = match tensor(M)?.dtype() {
+        Dtype::U8 => Moments::EightBit(Codes {
+            m: tensor(M)?.data().to_vec(),
+            v: tensor(V)?.data().to_vec(),
+            absmax_m: f32s(ABSMAX_M)?,
+            absmax_v: f32s(ABSMAX_V)?,
+        }),
+        _ => Moments::Torch { m: f32s(M)?, v: f32s(V)? },
+    };
+    model.set_moments(&moments, progress.adam_steps).map_err(|e| e.at(path.display()))?;
     Ok(progress)
 }
 

@@ -87,9 +87,9 @@ impl<'a, M: Method> Course<'a, M> {
     ) -> Result<Self> {
         let mut run = Self {
             recipe: recipe.clone(),
-            prepared,
             progress: Progress::default(),
-            orders: Orders::new(outlet),
+            orders: Orders::new(outlet, &prepared.ranks),
+            prepared,
             method,
             evaluated: None,
             sampled: None,
@@ -99,7 +99,10 @@ impl<'a, M: Method> Course<'a, M> {
         };
         match resume {
             Some(dir) => run.load(dir)?,
-            None => run.progress.data = run.prepared.fingerprint.clone(),
+            None => {
+                run.progress.data = run.prepared.fingerprint.clone();
+                run.progress.processes = run.prepared.ranks.size();
+            }
         }
         let mut start = run.prepared.start.clone();
         start.total_steps = run.total_steps();
@@ -126,7 +129,7 @@ impl<'a, M: Method> Course<'a, M> {
 
     /// Do what was ordered since the last step; `Some` where that, or the last step, ends the loop.
     pub fn obey(&mut self) -> Result<Option<Ending>> {
-        while let Some(order) = self.orders.next(self.paused) {
+        while let Some(order) = self.orders.next(self.paused, &mut self.prepared.ranks)? {
             if let Some(ending) = self.obey_one(order)? {
                 return Ok(Some(ending));
             }
@@ -134,7 +137,7 @@ impl<'a, M: Method> Course<'a, M> {
         Ok((self.progress.step >= self.total_steps()).then_some(Ending::Finished))
     }
 
-    /// Clip and step, at the rate of the schedule.
+    /// Add up over all processes, clip and step, at the rate of the schedule.
     pub fn optimize(&mut self) -> Result<Done> {
         let t = &self.recipe.train;
         let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, self.total_steps())?;
@@ -147,6 +150,7 @@ impl<'a, M: Method> Course<'a, M> {
             weight_decay: t.weight_decay,
             max_grad_norm: t.max_grad_norm,
         };
+        self.prepared.speaker.model.reduce(&mut self.prepared.ranks)?;
         let Stepped { nll, grad_norm, taken } = self.prepared.speaker.model.step(&rule)?;
         self.progress.adam_steps += u64::from(taken);
         self.non_finite = if taken { 0 } else { self.non_finite + 1 };
@@ -294,6 +298,13 @@ impl<'a, M: Method> Course<'a, M> {
             .kind(Kind::Usage)
             .at(dir.display())
             .next("put the data files back as they were, or start a new run with lora.adapter_name_or_path"));
+        }
+        if progress.processes != self.prepared.ranks.size() {
+            let (then, now) = (progress.processes, self.prepared.ranks.size());
+            return Err(Error::new(format!("{then} processes trained this run together, and now there are {now}"))
+                .kind(Kind::Usage)
+                .at(dir.display())
+                .next(format!("resume it with {then}, as in --nproc-per-node {then}")));
         }
         for (key, value) in &progress.changes {
             self.recipe = live::change(&self.recipe, key, value)?;

@@ -2,6 +2,7 @@
 //! stop waits without losing the other orders.
 
 use super::ending::Ending;
+use crate::model::ranks::Ranks;
 use crate::train::command::Command;
 use crate::train::event::{Body, Change};
 use crate::train::outlet::Outlet;
@@ -10,25 +11,40 @@ use std::collections::VecDeque;
 
 pub struct Orders<'a> {
     outlet: &'a mut dyn Outlet,
+    /// Whether other processes obey the same orders.
+    together: bool,
     queue: VecDeque<Command>,
 }
 
 impl<'a> Orders<'a> {
-    pub fn new(outlet: &'a mut dyn Outlet) -> Self {
-        Self { outlet, queue: VecDeque::new() }
+    pub fn new(outlet: &'a mut dyn Outlet, ranks: &Ranks) -> Self {
+        Self { outlet, together: ranks.size() > 1, queue: VecDeque::new() }
     }
 
-    /// The next order. While `paused` it waits for one.
-    pub fn next(&mut self, paused: bool) -> Option<Command> {
-        match self.queue.pop_front() {
+    /// The next order, the same for all processes: rank 0 passes it on. While `paused` it waits for one.
+    ///
+    /// # Errors
+    /// Another process is gone.
+    pub fn next(&mut self, paused: bool, ranks: &mut Ranks) -> Result<Option<Command>> {
+        let order = match self.queue.pop_front() {
+            _ if !ranks.leads() => None,
             Some(order) => Some(order),
             None if paused => self.outlet.wait_command(),
             None => self.outlet.try_command(),
+        };
+        if !self.together {
+            return Ok(order);
         }
+        let word = ranks.leads().then_some(order);
+        ranks.tell(word)
     }
 
-    /// Whether an order waits that ends the run; all orders stay queued.
+    /// Whether an order waits that ends the run; all orders stay queued. Never among several processes: they could not
+    /// agree on it in the middle of a step.
     pub fn urgent(&mut self) -> Option<Ending> {
+        if self.together {
+            return None;
+        }
         while let Some(order) = self.outlet.try_command() {
             self.queue.push_back(order);
         }
