@@ -3,6 +3,7 @@
 use super::args::EvalArgs;
 use super::output;
 use crate::model::ranks::Ranks;
+use crate::recipe::Method;
 use crate::run::artifact;
 use crate::run::summary::thousands;
 use crate::train::parts::evaluate::evaluate;
@@ -19,6 +20,14 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         return Err(Error::usage(format!("{} has no rows of its own to evaluate on", artifact.title))
             .next("name some: --data PATH"));
     };
+    if let Method::Dpo | Method::Grpo = recipe.method {
+        let method = recipe.method.name();
+        return Err(Error::usage(format!(
+            "eval measures the likelihood of one answer a row, and {} is a {method} run",
+            artifact.title
+        ))
+        .next("its own evaluations are in the run: finetop attach; or order one while it trains (e)"));
+    }
     let examples = setup::examples_to_evaluate(&recipe, &speaker, &mut output::progress)?;
     let size = recipe.train.per_device_eval_batch_size;
     let Some(e) = evaluate(&speaker.model, &mut Ranks::alone(), &examples, size, &mut || true)? else {

@@ -5,7 +5,7 @@ use super::output;
 use super::ranks::{self, Started};
 use crate::model::ranks::{Place, Ranks};
 use crate::recipe::{self, Recipe};
-use crate::run::event::{Body, Event, RunState, Severity};
+use crate::run::event::{Body, Event, Metrics, RunState, Severity};
 use crate::run::index::Index;
 use crate::run::session::{Observer, Session};
 use crate::run::signals::Signals;
@@ -206,14 +206,20 @@ fn line(event: &Event, total: &mut u64) -> Option<String> {
             )
         }
         Body::Step(s) => format!(
-            "step {step}/{total}  loss {:.4}  grad {:.3}  lr {:.2e}  {} tok/s",
+            "step {step}/{total}  loss {:.4}{}  grad {:.3}  lr {:.2e}  {} tok/s",
             s.loss,
+            measured(&s.metrics),
             s.grad_norm,
             s.learning_rate,
             thousands(s.tokens_per_second as u64)
         ),
         Body::Eval(e) => {
-            format!("eval {:.4}  perplexity {:.2}{}", e.loss, e.perplexity, if e.best { "  best" } else { "" })
+            let best = if e.best { "  best" } else { "" };
+            match e.metrics.is_empty() {
+                true => format!("eval {:.4}  perplexity {:.2}{best}", e.loss, e.perplexity),
+                false if e.loss.is_finite() => format!("eval {:.4}{}{best}", e.loss, measured(&e.metrics)),
+                false => format!("eval{}{best}", measured(&e.metrics)),
+            }
         }
         Body::Sample(s) => {
             let mark = match s.score {
@@ -222,6 +228,12 @@ fn line(event: &Event, total: &mut u64) -> Option<String> {
                 None => "",
             };
             format!("sample{mark}  {} → {}", one_line(&s.prompt, 60), one_line(&s.text, 160))
+        }
+        Body::Completions(c) => {
+            let best = c.list.iter().max_by(|a, b| a.advantage.total_cmp(&b.advantage));
+            let rewards: Vec<_> = c.list.iter().map(|s| s.reward.map_or("–".into(), |r| format!("{r:.2}"))).collect();
+            let text = best.map_or(String::new(), |b| one_line(&b.text, 100));
+            format!("drawn  {} → [{}] {text}", one_line(&c.prompt, 60), rewards.join(" "))
         }
         Body::Finding(f) => {
             let sign = match (f.resolved, f.severity) {
@@ -250,6 +262,19 @@ fn line(event: &Event, total: &mut u64) -> Option<String> {
         }
         Body::Memory(_) | Body::Schema { .. } => return None,
     })
+}
+
+/// The most telling of what a method measures.
+fn measured(metrics: &Metrics) -> String {
+    let shown = [
+        ("rewards/margins", "margin"),
+        ("rewards/accuracies", "accuracy"),
+        ("reward", "reward"),
+        ("reward_std", "±"),
+        ("completions/mean_length", "length"),
+    ];
+    let found = shown.iter().filter_map(|(name, word)| Some(format!("  {word} {:.3}", metrics.get(*name)?)));
+    found.collect()
 }
 
 fn one_line(text: &str, most: usize) -> String {

@@ -22,10 +22,22 @@ const DPO: &[Curve] = &[
     curve("logps/rejected", "logps rj"),
 ];
 
+const GRPO: &[Curve] = &[
+    curve("reward", "reward"),
+    curve("reward_std", "spread"),
+    curve("frac_reward_zero_std", "no spread"),
+    curve("completions/mean_length", "length"),
+    curve("completions/clipped_ratio", "cut off"),
+    curve("entropy", "entropy"),
+    curve("clip_ratio/region_mean", "clipped"),
+    curve("kl", "kl"),
+];
+
 /// The curves of a method, the most telling first.
 pub fn of(method: &str) -> &'static [Curve] {
     match method {
         "dpo" => DPO,
+        "grpo" => GRPO,
         _ => &[],
     }
 }

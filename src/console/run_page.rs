@@ -256,7 +256,15 @@ impl RunPage {
         self.run.fold(event);
         match &event.body {
             // A folder's name is what commands call a run; a branch has its origin's run_name.
-            Body::Start(s) if self.name.is_empty() => self.name.clone_from(&s.run_name),
+            Body::Start(s) => {
+                if self.name.is_empty() {
+                    self.name.clone_from(&s.run_name);
+                }
+                // GRPO's loss says nothing: its reward is what is looked at first.
+                if s.method == "grpo" && self.run.steps.is_empty() {
+                    self.chart.metric = Metric::Own(0);
+                }
+            }
             Body::Change(c) => {
                 if let Ok(text) = recipe::set(&self.recipe.text, &c.key, &c.to) {
                     self.recipe.text = text;

@@ -4,8 +4,12 @@
 //! later steps replace the earlier; after a roll back the series end at the step rolled back to.
 
 use crate::run::event::{
-    Body, Change, Checkpoint, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step, kept_checkpoints,
+    Body, Change, Checkpoint, Completions, Eval, Event, Finding, Memory, RunState, Sample, Severity, Start, Step,
+    kept_checkpoints,
 };
+
+/// Steps whose completions are kept: older ones are in the run's folder.
+const COMPLETIONS: usize = 200;
 
 /// A run as its events tell it.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +25,8 @@ pub struct Run {
     pub evals: Vec<EvalPoint>,
     /// Own prompts newest first, then the recipe's in their order.
     pub prompts: Vec<PromptHistory>,
+    /// The newest of GRPO's completions, one prompt a step.
+    pub completions: Vec<At<Completions>>,
     /// Findings in order of arrival, open and resolved; one a rule.
     pub findings: Vec<Finding>,
     pub memory: Memory,
@@ -96,6 +102,13 @@ impl Run {
                 self.evals.push(EvalPoint { step: at, time: event.time, data: e.clone() });
             }
             Body::Sample(s) => self.sample(at, event.time, s),
+            Body::Completions(c) => {
+                self.completions.retain(|p| p.step < at);
+                if self.completions.len() >= COMPLETIONS {
+                    self.completions.remove(0);
+                }
+                self.completions.push(At { step: at, time: event.time, what: c.clone() });
+            }
             Body::Finding(f) => match self.findings.iter_mut().find(|g| g.rule == f.rule) {
                 Some(old) => *old = f.clone(),
                 None => self.findings.push(f.clone()),
@@ -184,6 +197,7 @@ impl Run {
         self.evals.retain(|p| p.step <= step);
         self.checkpoints.retain(|p| p.step <= step);
         self.changes.retain(|p| p.step <= step);
+        self.completions.retain(|p| p.step <= step);
         for h in &mut self.prompts {
             h.draws.retain(|d| d.step <= step);
         }
@@ -207,7 +221,12 @@ impl Run {
     }
 
     pub fn best_eval(&self) -> Option<&EvalPoint> {
-        self.evals.iter().filter(|e| e.data.loss.is_finite()).min_by(|a, b| a.data.loss.total_cmp(&b.data.loss))
+        // Of GRPO the highest reward is the best: its evaluations have no loss.
+        let least = |e: &EvalPoint| match self.start.method.as_str() {
+            "grpo" => -e.data.metrics.get("reward").copied().unwrap_or(f64::NAN),
+            _ => e.data.loss,
+        };
+        self.evals.iter().filter(|e| least(e).is_finite()).min_by(|a, b| least(a).total_cmp(&least(b)))
     }
 
     /// The steps of the checkpoints that are left where at most `limit` are kept, ascending.

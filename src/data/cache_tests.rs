@@ -23,6 +23,7 @@ fn tokenized(n: u32) -> Tokenized {
             masked_out_rows: vec![4],
             mask: MaskCounts { all: u64::from(n), ..MaskCounts::default() },
             plain_pairs: true,
+            columns: (0..n).map(|i| format!("{{\"answer\":{i}}}")).collect(),
         },
         places: (0..n).map(|i| Place { file: 0, line: i + 1, offset: u64::from(i) * 9, len: 9 }).collect(),
         fingerprints: (0..n).map(u64::from).collect(),

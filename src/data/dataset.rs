@@ -43,6 +43,9 @@ pub struct Head {
     pub mask: MaskCounts,
     /// A row with a plain prompt and completion was seen.
     pub plain_pairs: bool,
+    /// Of prompts, one a row (empty for a bad one): what it is asked and judged by, as JSON. Else none at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
 }
 
 impl Tokenized {
@@ -99,7 +102,8 @@ pub fn tokenize(
         method: recipe.method,
         assistant_only_loss: recipe.train.assistant_only_loss,
         completion_only_loss: recipe.train.completion_only_loss,
-        max_seq_length: recipe.model.max_seq_length,
+        // A prompt must leave room for its completion.
+        max_seq_length: recipe.model.max_seq_length - recipe.grpo.as_ref().map_or(0, |g| g.max_completion_length),
     };
     let wanted = Asked::of(recipe, source);
     let cache_key = blake3::hash(&serde_json::to_vec(&Key {
@@ -182,6 +186,7 @@ fn measured(path: &Path) -> Result<File> {
 struct Outcome {
     fingerprint: u64,
     pair: bool,
+    prompt: bool,
     made: std::result::Result<Made, Problem>,
 }
 
@@ -257,7 +262,7 @@ impl Work<'_> {
         let sample = &rows[..rows.len().min(SAMPLE)];
         let found = detect(self.wanted, sample, self.options.method);
         let (detected, formatting) = found.map_err(|e| first_bad(e, sample, &self.sources).at(self.key))?;
-        needs_template(&detected, sample, self.model)?;
+        needs_template(&detected, sample, formatting.is_some(), self.model)?;
         self.sampled = sample.len();
         self.known = Some((detected, formatting));
         self.tokenize(rows)
@@ -316,6 +321,7 @@ impl Work<'_> {
             masked_out_rows: t.masked_out_rows,
             mask: t.mask,
             plain_pairs: t.plain_pairs,
+            columns: t.columns,
         };
         Ok((head, self.slot))
     }
@@ -325,16 +331,19 @@ fn detect(wanted: &Asked, raws: &[Raw], method: Method) -> Result<(Detected, Opt
     let Some(templates) = &wanted.messages else {
         return Ok((format::detect(raws, wanted.format, method)?, None));
     };
-    let formatting = Formatting::new(templates)?;
+    let grpo = method == Method::Grpo;
+    let formatting = if grpo { Formatting::of_prompts(templates)? } else { Formatting::new(templates)? };
     let census = Census::of(raws);
     if census.rows == 0 {
         return Err(Error::new("there is no row that can be read"));
     }
     formatting.check(&census)?;
     let named = formatting.columns();
+    let format = if grpo { Format::Prompt } else { Format::Template };
     let unused = census.columns.iter().map(|(n, _)| n.clone()).filter(|n| !named.contains(&n.as_str())).collect();
     let why = format!("the recipe's templates over the columns {}", named.join(", "));
-    Ok((Detected { format: Format::Template, why, unused }, Some(formatting)))
+    let unused = if grpo { Vec::new() } else { unused };
+    Ok((Detected { format, why, unused }, Some(formatting)))
 }
 
 /// Where no row can be read, the first one's problem is what helps.
@@ -350,11 +359,17 @@ fn first_bad(error: Error, raws: &[Raw], sources: &[Source]) -> Error {
 }
 
 /// A chat cannot be trained without a template, which is one thing to mend, not a problem of every row.
-fn needs_template(detected: &Detected, raws: &[Raw], model: &ModelSide) -> Result<()> {
+fn needs_template(detected: &Detected, raws: &[Raw], recipe_made: bool, model: &ModelSide) -> Result<()> {
     let chat = match detected.format {
         Format::Text => false,
         Format::PromptCompletion => {
             raws.iter().any(|r| r.columns.as_ref().is_ok_and(|c| c.get("prompt").is_some_and(|p| p.is_array())))
+        }
+        Format::Prompt => {
+            recipe_made
+                || raws
+                    .iter()
+                    .any(|r| r.columns.as_ref().is_ok_and(|c| !c.get("prompt").is_some_and(|p| p.is_string())))
         }
         Format::Preference => raws.iter().any(|r| {
             r.columns.as_ref().is_ok_and(|c| {
@@ -383,7 +398,8 @@ fn one(
     model: &ModelSide,
     options: &Options,
 ) -> Outcome {
-    let bad = |problem| Outcome { fingerprint: 0, pair: false, made: Err(problem) };
+    let prompt = detected.format == Format::Prompt;
+    let bad = |problem| Outcome { fingerprint: 0, pair: false, prompt, made: Err(problem) };
     let columns = match &raw.columns {
         Ok(columns) => columns,
         Err(problem) => return bad(problem.clone()),
@@ -399,6 +415,7 @@ fn one(
         Ok(row) => Outcome {
             fingerprint: rows::fingerprint(&row),
             pair: matches!(row, Row::Pair { .. }),
+            prompt,
             made: examples::make(&row, number, model, options),
         },
     }
@@ -414,6 +431,7 @@ struct Tally {
     masked_out_rows: Vec<u32>,
     mask: MaskCounts,
     plain_pairs: bool,
+    columns: Vec<String>,
 }
 
 impl Tally {
@@ -426,6 +444,9 @@ impl Tally {
         sources: &[Source],
         slot: &mut Slot,
     ) -> Vec<Example> {
+        if outcome.prompt {
+            self.columns.push(outcome.made.as_ref().map(|m| m.columns.clone()).unwrap_or_default());
+        }
         match outcome.made {
             Err(problem) => {
                 self.bad += 1;

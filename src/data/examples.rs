@@ -5,6 +5,7 @@
 use super::batch::Example;
 use super::mask::{self, Labelled, Labels, MaskMethod, Masker};
 use super::preference;
+use super::prompt;
 use super::rows::{Chat, Problem, Row};
 use super::traits::ModelSide;
 use crate::recipe::Method;
@@ -29,6 +30,8 @@ pub struct Made {
     pub truncated: bool,
     /// Examples with no label left: all of them were cut off.
     pub masked_out: u32,
+    /// Of a prompt: what it is asked and judged by, as JSON; else empty.
+    pub columns: String,
 }
 
 /// Tokenize one row.
@@ -39,9 +42,12 @@ pub fn make(row: &Row, number: u32, model: &ModelSide, options: &Options) -> Res
     if let Row::Preference(pair) = row {
         return preference::make(pair, number, model, options);
     }
+    if let Row::Prompt(prompt) = row {
+        return prompt::make(prompt, number, model, options);
+    }
     let (labelled, method) = label(row, model, options)?;
     let max = options.max_seq_length;
-    let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0 };
+    let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0, columns: String::new() };
     for l in labelled {
         if options.method == Method::Cpt {
             made.examples.extend(blocks(&l.ids, max).map(|ids| Example {
@@ -90,7 +96,7 @@ fn label(row: &Row, model: &ModelSide, options: &Options) -> Result<(Vec<Labelle
             let chat = text.as_ref().unwrap_or(chat);
             Masker { encode: model.encode, render }.chat(chat, labels(chat, options))
         }
-        Row::Preference(_) => Err("it is a pair of answers".to_string()),
+        Row::Preference(_) | Row::Prompt(_) => Err("it has no one answer".to_string()),
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Format {
     Text,
     /// `chosen` and `rejected`, with or without a prompt of their own.
     Preference,
+    /// A prompt to be answered in training: `prompt`, `messages`, or `instruction`.
+    Prompt,
     /// `data.messages` of the recipe.
     Template,
 }
@@ -36,6 +38,7 @@ impl Format {
             Self::Alpaca => "alpaca",
             Self::Text => "text",
             Self::Preference => "preference",
+            Self::Prompt => "prompt",
             Self::Template => "data.messages",
         }
     }
@@ -59,6 +62,8 @@ impl Format {
                 "history",
                 "tools",
             ],
+            // Whatever else a row has is the reward functions' to read.
+            Self::Prompt => &["prompt", "messages", "conversations", "instruction", "input", "system", "tools"],
             Self::Template => &[],
         }
     }
@@ -72,6 +77,7 @@ impl Format {
             Self::Alpaca => "instruction and output",
             Self::Text => "text",
             Self::Preference => "chosen and rejected, with a prompt or beginning with one",
+            Self::Prompt => "prompt (a text or messages), messages, or instruction",
             Self::Template => "the columns that data.messages names",
         }
     }
@@ -86,6 +92,7 @@ impl Format {
             Self::Alpaca => has("instruction") && has("output"),
             Self::Text => has("text"),
             Self::Preference => has("chosen") && has("rejected"),
+            Self::Prompt => has("prompt") || turns(columns).is_some() || has("instruction"),
             Self::Template => false,
         }
     }
@@ -163,6 +170,7 @@ fn order(method: Method) -> &'static [Format] {
         Method::Sft => &ORDER,
         Method::Cpt => &TEXT_FIRST,
         Method::Dpo => &[Format::Preference],
+        Method::Grpo => &[Format::Prompt],
     }
 }
 
@@ -210,7 +218,10 @@ pub fn detect(rows: &[Raw], asked: &str, method: Method) -> Result<Detected> {
         format!("{set}{} in {fitting} of {} rows", has_words(format, &census), census.rows)
     };
     let read = format.columns();
-    let unused = census.columns.iter().map(|(n, _)| n.clone()).filter(|n| !read.contains(&n.as_str())).collect();
+    let unused = match format {
+        Format::Prompt => Vec::new(),
+        _ => census.columns.iter().map(|(n, _)| n.clone()).filter(|n| !read.contains(&n.as_str())).collect(),
+    };
     Ok(Detected { format, why, unused })
 }
 
@@ -233,10 +244,12 @@ const ANSWERED: [&str; 9] =
 
 /// The columns that look like what is asked and what is answered.
 pub fn question_and_answer(census: &Census) -> Option<(String, String)> {
-    let find = |names: &[&str]| {
-        names.iter().find_map(|n| census.columns.iter().map(|(c, _)| c).find(|c| c.eq_ignore_ascii_case(n)).cloned())
-    };
-    Some((find(&ASKED)?, find(&ANSWERED)?))
+    Some((first(census, &ASKED)?, first(census, &ANSWERED)?))
+}
+
+/// The first of `names` that is a column, however it is cased.
+fn first(census: &Census, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|n| census.columns.iter().map(|(c, _)| c).find(|c| c.eq_ignore_ascii_case(n)).cloned())
 }
 
 fn unknown(census: &Census, method: Method) -> Error {
@@ -251,6 +264,15 @@ fn unknown(census: &Census, method: Method) -> Error {
     }
     if census.has("chosen") && census.has("rejected") {
         return error.next("rows with chosen and rejected are for method = \"dpo\"; SFT needs one answer a row");
+    }
+    if method == Method::Grpo {
+        return match first(census, &ASKED) {
+            Some(q) => error.next(format!(
+                "if {q} is asked, say so: [data] messages = [{{ role = \"user\", content = \"{{{{ {q} }}}}\" }}]"
+            )),
+            None => error
+                .next("describe the prompts with [data] messages = [{ role = \"user\", content = \"{{ COLUMN }}\" }]"),
+        };
     }
     match question_and_answer(census) {
         Some((q, a)) => error.next(format!(

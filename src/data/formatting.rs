@@ -24,6 +24,19 @@ impl Formatting {
     /// # Errors
     /// An unknown role; a template that does not parse; no assistant message.
     pub fn new(templates: &[MessageTemplate]) -> Result<Self> {
+        let formatting = Self::of_prompts(templates)?;
+        if !formatting.roles.iter().any(|r| r == "assistant") {
+            return Err(Error::usage("data.messages has no assistant message: there would be nothing to learn")
+                .next("add { role = \"assistant\", content = \"{{ COLUMN }}\" }"));
+        }
+        Ok(formatting)
+    }
+
+    /// As [`Formatting::new`], for prompts, which need no assistant message.
+    ///
+    /// # Errors
+    /// An unknown role; a template that does not parse.
+    pub fn of_prompts(templates: &[MessageTemplate]) -> Result<Self> {
         let mut env = Environment::new();
         env.set_undefined_behavior(UndefinedBehavior::Strict);
         // The text is taken as written, its last newline included.
@@ -44,10 +57,6 @@ impl Formatting {
             named.sort();
             roles.push(t.role.clone());
             columns.push(named);
-        }
-        if !roles.iter().any(|r| r == "assistant") {
-            return Err(Error::usage("data.messages has no assistant message: there would be nothing to learn")
-                .next("add { role = \"assistant\", content = \"{{ COLUMN }}\" }"));
         }
         Ok(Self { env, roles, columns })
     }

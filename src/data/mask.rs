@@ -40,6 +40,8 @@ pub enum MaskMethod {
     Parted,
     /// Prompt and completion: the tokens after those they share with the prompt alone (as in TRL).
     Completion,
+    /// A prompt: no token is a label, what is drawn after it will be.
+    Prompt,
 }
 
 /// Token ids with their labels.

@@ -25,6 +25,7 @@ pub mod permute;
 pub mod plan;
 pub mod preference;
 pub mod prepare;
+pub mod prompt;
 pub mod read;
 #[cfg(test)]
 mod real_tests;

@@ -27,6 +27,8 @@ pub struct PlanOptions<'a> {
     pub gradient_accumulation_steps: usize,
     /// With packing, a batch counts packs instead of examples.
     pub packing: Option<Packing>,
+    /// Optimizer steps that each batch is trained on in a row (GRPO's `num_iterations`); at least 1.
+    pub repeats: u64,
 }
 
 /// The order of training.
@@ -39,6 +41,7 @@ pub struct Plan {
     shuffle: bool,
     batch: usize,
     accumulation: usize,
+    repeats: u64,
 }
 
 impl Plan {
@@ -54,6 +57,7 @@ impl Plan {
             shuffle: o.shuffle,
             batch: o.per_device_train_batch_size.max(1),
             accumulation: o.gradient_accumulation_steps.max(1),
+            repeats: o.repeats.max(1),
         }
     }
 
@@ -68,13 +72,23 @@ impl Plan {
             max_seq_length: recipe.model.max_seq_length,
             in_order: !recipe.data.shuffle || recipe.method == Method::Cpt,
         });
+        let t = &recipe.train;
+        let (batch, accumulation, repeats) = match &recipe.grpo {
+            // Of GRPO a batch counts completions; a slot is a prompt, and all prompts of a step are drawn at once.
+            Some(g) => {
+                let step = t.per_device_train_batch_size * t.gradient_accumulation_steps;
+                (step / g.num_generations.max(1), 1, g.num_iterations)
+            }
+            None => (t.per_device_train_batch_size, t.gradient_accumulation_steps, 1),
+        };
         Self::new(&PlanOptions {
             lengths: &lengths,
-            seed: recipe.train.seed,
+            seed: t.seed,
             shuffle: recipe.data.shuffle,
-            per_device_train_batch_size: recipe.train.per_device_train_batch_size,
-            gradient_accumulation_steps: recipe.train.gradient_accumulation_steps * processes,
+            per_device_train_batch_size: batch,
+            gradient_accumulation_steps: accumulation * processes,
             packing,
+            repeats,
         })
     }
 
@@ -85,7 +99,7 @@ impl Plan {
 
     /// Optimizer steps an epoch; at least 1.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.slots.div_ceil(self.batch).div_ceil(self.accumulation).max(1) as u64
+        self.slots.div_ceil(self.batch).div_ceil(self.accumulation).max(1) as u64 * self.repeats
     }
 
     /// Optimizer steps of the run. `max_steps` above 0 decides; else `ceil(num_train_epochs × steps_per_epoch)`.
@@ -100,7 +114,7 @@ impl Plan {
     pub fn epoch(&self, done: u64) -> f64 {
         let (epoch, step) = (done / self.steps_per_epoch(), done % self.steps_per_epoch());
         let micro_batches = self.slots.div_ceil(self.batch).max(1) as f64;
-        epoch as f64 + (step * self.accumulation as u64) as f64 / micro_batches
+        epoch as f64 + (step * self.accumulation as u64) as f64 / (micro_batches * self.repeats as f64)
     }
 
     /// The examples of the micro-batches of optimizer step `step`, counted from 0. Past the end of an epoch the next
@@ -108,7 +122,7 @@ impl Plan {
     pub fn micro_batches(&self, step: u64) -> Vec<Vec<usize>> {
         let (epoch, step) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
         let permutation = self.shuffle.then(|| Permutation::new(self.slots, self.seed, Stream::Train, epoch));
-        let start = step as usize * self.batch * self.accumulation;
+        let start = (step / self.repeats) as usize * self.batch * self.accumulation;
         let end = (start + self.batch * self.accumulation).min(self.slots);
         let slots: Vec<usize> = (start..end).map(|i| permutation.as_ref().map_or(i, |p| p.at(i))).collect();
         slots.chunks(self.batch).map(|chunk| chunk.iter().flat_map(|&s| self.slot(s)).collect()).collect()
@@ -135,6 +149,7 @@ mod tests {
             per_device_train_batch_size: batch,
             gradient_accumulation_steps: accumulation,
             packing: None,
+            repeats: 1,
         })
     }
 
@@ -185,6 +200,18 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_repeated_as_often_as_asked_and_an_epoch_is_that_much_longer() {
+        let once = plan(12, 4, 1, true);
+        let thrice = Plan { repeats: 3, ..once.clone() };
+        assert_eq!((once.steps_per_epoch(), thrice.steps_per_epoch()), (3, 9));
+        for step in 0..18 {
+            assert_eq!(thrice.micro_batches(step), once.micro_batches(step / 3));
+        }
+        assert_eq!(thrice.epoch(9), 1.0);
+        assert_eq!(thrice.epoch(3), once.epoch(1));
+    }
+
+    #[test]
     fn packs_go_through_the_plan_whole() {
         let lengths: Vec<usize> = (0..40).map(|i| 1 + i % 7).collect();
         for in_order in [false, true] {
@@ -195,6 +222,7 @@ mod tests {
                 per_device_train_batch_size: 1,
                 gradient_accumulation_steps: 2,
                 packing: Some(Packing { max_seq_length: 16, in_order }),
+                repeats: 1,
             });
             let mut seen = Vec::new();
             for s in 0..plan.steps_per_epoch() {

@@ -157,7 +157,7 @@ pub fn make(row: &Preference, number: u32, model: &ModelSide, options: &Options)
     let start = shared(&chosen).min(shared(&rejected));
     let method = if parted { MaskMethod::Parted } else { MaskMethod::Completion };
     let max = options.max_seq_length;
-    let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0 };
+    let mut made = Made { examples: Vec::new(), method, truncated: false, masked_out: 0, columns: String::new() };
     // TRL drops what has no token of an answer left; the first token of a sequence is predicted from nothing.
     if start >= max || chosen.len().min(rejected.len()) <= start.max(1) {
         made.masked_out = 1;

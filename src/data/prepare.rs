@@ -29,6 +29,10 @@ pub struct Prepared {
     pub rows: RowIndex,
     /// The rows of `data.eval`, where the recipe has one.
     pub eval_rows: Option<RowIndex>,
+    /// Of prompts, by row of `data.train`: what each is asked and judged by, as JSON.
+    pub columns: Vec<String>,
+    /// The same of `data.eval`, where the recipe has one.
+    pub eval_columns: Option<Vec<String>>,
 }
 
 /// Read, tokenize and split. `progress` is called with (rows done, rows), from several threads.
@@ -55,6 +59,8 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
             eval_summary.eval_rows_in_train = eval.all.fingerprints.iter().filter(|f| known.contains(f)).count() as u64;
             let eval_rows = Some(eval.all.row_index());
             Prepared {
+                columns: std::mem::take(&mut train.all.head.columns),
+                eval_columns: Some(eval.all.head.columns),
                 train: std::mem::take(&mut train.all.examples),
                 eval: eval.all.examples,
                 summary,
@@ -65,7 +71,16 @@ pub fn prepare(recipe: &Recipe, model: &ModelSide, cache: Option<&Cache>, progre
         }
         None => {
             let split = hold_out(&mut train.all, data.eval_fraction, recipe, &mut summary)?;
-            Prepared { train: split.0, eval: split.1, summary, eval_summary: None, rows, eval_rows: None }
+            Prepared {
+                train: split.0,
+                eval: split.1,
+                summary,
+                eval_summary: None,
+                rows,
+                eval_rows: None,
+                columns: std::mem::take(&mut train.all.head.columns),
+                eval_columns: None,
+            }
         }
     };
     weigh(recipe, &train.first_rows, &mut prepared);
@@ -135,6 +150,7 @@ impl Joined {
         head.masked_out_rows.truncate(LISTED);
         head.mask.merge(&more.mask);
         head.plain_pairs |= more.plain_pairs;
+        head.columns.extend(more.columns);
         self.all.places.extend(part.places.into_iter().map(|p| super::read::Place { file: p.file + files, ..p }));
         self.all.fingerprints.extend(part.fingerprints);
         self.all.examples.extend(part.examples.into_iter().map(|e| Example { row: e.row + rows, ..e }));

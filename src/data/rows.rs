@@ -6,6 +6,7 @@ use super::format::{Format, turns_column};
 use super::formatting::Formatting;
 use super::json;
 use super::preference::{self, Preference};
+use super::prompt::{self, Prompt};
 use super::read::Columns;
 use serde_json::{Map, Value, json};
 
@@ -15,6 +16,8 @@ pub enum Row {
     Text(String),
     /// Two answers to one prompt.
     Preference(Preference),
+    /// A question that the model answers in training.
+    Prompt(Prompt),
     /// Plain prompt and completion: one text, never through a chat template (as in TRL).
     Pair {
         prompt: String,
@@ -51,6 +54,7 @@ pub fn parse(columns: &Columns, format: Format, formatting: Option<&Formatting>)
         Format::PromptCompletion => prompt_completion(columns),
         Format::Alpaca => alpaca(columns),
         Format::Messages | Format::Sharegpt => conversation(columns),
+        Format::Prompt => prompt::parse(columns, formatting).map(Row::Prompt),
         Format::Preference => preference::parse(columns).map(Row::Preference),
         Format::Template => match formatting {
             Some(f) => Ok(Row::Chat(Chat { messages: f.messages(columns)?, ..Chat::default() })),
@@ -336,6 +340,10 @@ pub fn fingerprint(row: &Row) -> u64 {
         Row::Preference(Preference::Chat { prompt, chosen, rejected, .. }) => {
             prompt.iter().chain(chosen).chain(rejected).for_each(|m| one(m, &mut feed));
         }
+        Row::Prompt(Prompt { prompt, .. }) => match prompt {
+            Value::Array(turns) => turns.iter().for_each(|m| one(m, &mut feed)),
+            other => feed(other.as_str().unwrap_or_default()),
+        },
         Row::Chat(chat) => chat.messages.iter().for_each(|m| one(m, &mut feed)),
     }
     let mut first = [0; 8];

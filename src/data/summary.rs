@@ -15,6 +15,8 @@ pub struct MaskCounts {
     pub turn_by_turn: u64,
     pub completion: u64,
     pub parted: u64,
+    #[serde(default)]
+    pub prompt: u64,
 }
 
 impl MaskCounts {
@@ -26,6 +28,7 @@ impl MaskCounts {
             MaskMethod::TurnByTurn => &mut self.turn_by_turn,
             MaskMethod::Completion => &mut self.completion,
             MaskMethod::Parted => &mut self.parted,
+            MaskMethod::Prompt => &mut self.prompt,
         } += 1;
     }
 
@@ -48,6 +51,7 @@ impl MaskCounts {
             (self.turn_by_turn, "each assistant turn as an example of its own, as earlier turns render otherwise"),
             (self.completion, "the completion, after the prompt's tokens"),
             (self.parted, "from where the text parts from its own prompt, which the template renders otherwise"),
+            (self.prompt, "a prompt, and what is drawn after it"),
         ];
         let said: Vec<_> = parts
             .iter()

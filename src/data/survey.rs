@@ -129,6 +129,11 @@ fn first_prompt(rows: &[Raw], detected: &Detected) -> Option<String> {
             }
             Row::Pair { prompt, .. } | Row::Preference(Preference::Text { prompt, .. }) => Some(prompt),
             Row::Preference(Preference::Chat { prompt, .. }) => said(&prompt),
+            Row::Prompt(p) => match p.prompt {
+                serde_json::Value::String(text) => Some(text),
+                serde_json::Value::Array(messages) => said(&messages),
+                _ => None,
+            },
             Row::Text(text) => Some(text.split_whitespace().take(8).collect::<Vec<_>>().join(" ")),
         }
     })?;

@@ -86,7 +86,7 @@ impl History {
                     }
                 }
             }
-            Body::Schema { .. } | Body::Finding(_) | Body::State(_) => {}
+            Body::Schema { .. } | Body::Completions(_) | Body::Finding(_) | Body::State(_) => {}
         }
     }
 

@@ -157,6 +157,8 @@ pub(super) fn trained(recipe: &Recipe, n: u64) -> u64 {
 /// (`longest`, in tokens, where the rows are known), or times the full length where rows are packed.
 fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
     let full = recipe.model.max_seq_length;
+    // Of prompts the completion comes on top.
+    let longest = longest.map(|l| l + recipe.grpo.as_ref().map_or(0, |g| g.max_completion_length));
     let row = if recipe.train.packing { full } else { longest.map_or(full, |l| l.min(full)) };
     let batch = recipe.train.per_device_train_batch_size.max(recipe.train.per_device_eval_batch_size);
     let sequences = if recipe.method == Method::Dpo { 2 } else { 1 };
@@ -179,7 +181,8 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     // Under full tuning the values are the weights.
     let values = if recipe.lora.is_some() { 0 } else { F32 * trainable };
     // What trains, as it stood at step 0; kept aside while the copy speaks.
-    let copied = recipe.method == Method::Dpo && recipe.has_given_start();
+    let copied = (recipe.method == Method::Dpo || recipe.grpo.as_ref().is_some_and(|g| g.beta > 0.0))
+        && recipe.has_given_start();
     let reference = if copied { 2 * F32 * trainable } else { 0 };
     let mut components = vec![
         ("weights f32", F32 * shape.parameters()),

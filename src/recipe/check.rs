@@ -44,6 +44,7 @@ pub fn read(entry: &Entry, text: &str) -> Result<Value, Wrong> {
             | Type::Model
             | Type::Template
             | Type::Texts
+            | Type::Rewards
             | Type::Modules(_)
     );
     let looks_toml = (text.starts_with(['"', '\'', '[']) || (text.starts_with('{') && entry.ty == Type::Sources))
@@ -106,6 +107,13 @@ fn typed(ty: Type, v: &Value, base: &Path) -> Result<Json, Found> {
             None => fields(v, &["prompt", "expect"]),
         }),
         Type::Messages => each(v, |v| fields(v, &["role", "content"])),
+        Type::Rewards => {
+            let list = many(v, |v| {
+                let func = super::rewards::read(&json(v).ok_or_else(|| no("it has a date in it"))?).map_err(no)?;
+                serde_json::to_value(func).map_err(|e| no(e.to_string()))
+            })?;
+            if list.as_array().is_some_and(Vec::is_empty) { Err(no("the list is empty")) } else { Ok(list) }
+        }
         Type::Table => match json(v) {
             Some(Json::Object(map)) => Ok(Json::Object(map)),
             _ => Err(no(format!("it is {}", kind(v)))),

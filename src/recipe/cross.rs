@@ -46,9 +46,10 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         let what = "model.load_in_4bit and model.load_in_fp8 are both given";
         problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");
     }
-    if matches!(recipe.method, Method::Cpt | Method::Dpo) {
+    if recipe.method != Method::Sft {
         let (what, next) = match recipe.method {
             Method::Dpo => ("preference pairs: the answers are what is trained", "remove it"),
+            Method::Grpo => ("prompts: what is drawn is what is trained", "remove it"),
             _ => ("plain text", "remove it, or take method = \"sft\""),
         };
         for (on, key) in [
@@ -68,12 +69,31 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
             problem(given, "data.messages", "data.messages makes chats, and method is cpt", next);
         }
     }
-    if recipe.method == Method::Dpo && t.packing {
-        problem(given, "train.packing", "train.packing has no meaning for pairs, which are never padded", "remove it");
+    if let Method::Dpo | Method::Grpo = recipe.method {
+        let method = recipe.method.name();
+        if t.packing {
+            let what = format!("train.packing has no meaning for {method}, whose sequences are never padded");
+            problem(given, "train.packing", &what, "remove it");
+        }
+        if recipe.model.load_in_4bit {
+            let what = format!("model.load_in_4bit needs a card, and {method} is computed on the CPU");
+            problem(given, "model.load_in_4bit", &what, "set it to false");
+        }
     }
-    if recipe.method == Method::Dpo && recipe.model.load_in_4bit {
-        let what = "model.load_in_4bit needs a card, and dpo is computed on the CPU";
-        problem(given, "model.load_in_4bit", what, "set it to false");
+    if let Some(grpo) = &recipe.grpo {
+        let batch = t.per_device_train_batch_size * t.gradient_accumulation_steps;
+        if !batch.is_multiple_of(grpo.num_generations) {
+            let (each, steps, group) =
+                (t.per_device_train_batch_size, t.gradient_accumulation_steps, grpo.num_generations);
+            let what = format!(
+                "a step has {each} × {steps} = {batch} completions, which are not whole groups of grpo.num_generations = {group}"
+            );
+            problem(given, "grpo.num_generations", &what, "choose batch × accumulation as a multiple of it");
+        }
+        if grpo.max_completion_length >= recipe.model.max_seq_length {
+            let what = "grpo.max_completion_length leaves no room for a prompt in model.max_seq_length";
+            problem(given, "grpo.max_completion_length", what, "raise model.max_seq_length, or lower it");
+        }
     }
     if let Some(dpo) = &recipe.dpo
         && dpo.label_smoothing > 0.0

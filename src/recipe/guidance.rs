@@ -29,6 +29,12 @@ pub const GOALS: &[Goal] = &[
         data: "prompt, chosen, rejected",
         effort: "after SFT",
     },
+    Goal {
+        method: "grpo",
+        good_for: "reasoning towards an answer that can be checked",
+        data: "prompts and a reward",
+        effort: "a good reward, patience",
+    },
 ];
 
 /// Names of the guidance's rows, as `source` cites them.
@@ -47,6 +53,9 @@ pub mod row {
     pub const COLLAPSE: &str = "guidance: symptoms, memory creeps or steps collapse";
     pub const LOSS: &str = "guidance: healthy, SFT loss on chat";
     pub const PREFERENCE: &str = "guidance: healthy, DPO accuracy and margin";
+    pub const REWARD: &str = "guidance: healthy, GRPO reward mean";
+    pub const SPREAD: &str = "guidance: healthy, GRPO reward std";
+    pub const POLICY: &str = "guidance: healthy, GRPO entropy, KL, clip share, cut-off completions";
     pub const GRADIENT: &str = "guidance: healthy, SFT gradient norm";
 }
 
@@ -84,6 +93,8 @@ pub fn learning_rates(method: Method, lora: bool) -> (f64, f64, f64) {
         (Method::Cpt, true) => (2.5e-5, 1e-4, 5e-5),
         (Method::Dpo, true) => (5e-7, 5e-6, 5e-6),
         (Method::Dpo, false) => (5e-7, 5e-6, 1e-6),
+        (Method::Grpo, true) => (1e-6, 1e-5, 1e-5),
+        (Method::Grpo, false) => (1e-6, 1e-5, 1e-6),
         (_, false) => (1e-5, 5e-5, 2e-5),
     }
 }
@@ -117,6 +128,9 @@ pub fn guidance(key: &str, recipe: &Recipe, facts: &Facts) -> Option<Guidance> {
         }
         "train.per_device_train_batch_size" | "train.gradient_accumulation_steps" => {
             let batch = (t.per_device_train_batch_size * t.gradient_accumulation_steps) as f64;
+            if recipe.method == Method::Grpo {
+                return range(batch, 8.0, 32.0, row::BATCH);
+            }
             let small = lora.is_some() && facts.rows.is_some_and(|n| n < SMALL);
             let min = if small { 4.0 } else { 16.0 };
             range(batch, min, 64.0, row::BATCH)

@@ -53,6 +53,8 @@ pub enum Type {
     Prompts,
     /// A list of `{ role, content }`.
     Messages,
+    /// A list of reward functions: names, or tables.
+    Rewards,
     /// Any table.
     Table,
 }
@@ -125,6 +127,7 @@ impl Type {
             Type::Texts => "text in quotes, or a list of them".into(),
             Type::Prompts => "a list of texts or { prompt = \"…\", expect = \"…\" }".into(),
             Type::Messages => "a list of { role = \"…\", content = \"…\" }".into(),
+            Type::Rewards => "a list of names or { name = \"…\", weight = 1.0, … }".into(),
             Type::Table => "a table { name = value, … }".into(),
         }
     }
@@ -201,18 +204,32 @@ impl Entry {
 }
 
 /// The tables of a recipe, in the order they are written.
-pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "dpo", "sample", "check"];
+pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "dpo", "grpo", "sample", "check"];
 
 /// The method that a table belongs to, where it is one method's alone.
 pub fn method_of(section: &str) -> Option<Method> {
-    (section == "dpo").then_some(Method::Dpo)
+    match section {
+        "dpo" => Some(Method::Dpo),
+        "grpo" => Some(Method::Grpo),
+        _ => None,
+    }
 }
 
 /// All entries, in the order they are written.
 pub fn entries() -> impl Iterator<Item = &'static Entry> {
-    [table::ROOT, table::MODEL, table::LORA, table::DATA, table::TRAIN, table::DPO, table::SAMPLE, table::CHECK]
-        .into_iter()
-        .flatten()
+    [
+        table::ROOT,
+        table::MODEL,
+        table::LORA,
+        table::DATA,
+        table::TRAIN,
+        table::DPO,
+        table::GRPO,
+        table::SAMPLE,
+        table::CHECK,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The entry of a dotted path.

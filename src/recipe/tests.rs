@@ -104,12 +104,15 @@ fn a_full_recipe_and_the_schema_have_the_same_keys() {
 
 #[test]
 fn a_methods_own_table_is_whole_with_it_and_refused_without_it() {
-    for (method, line) in [("dpo", "beta = 0.5")] {
+    for (method, line) in [
+        ("dpo", "beta = 0.5"),
+        ("grpo", "reward_funcs = [\"think_format\", { name = \"regex\", pattern = \"a\", weight = 2 }]"),
+    ] {
         let text = format!("method = \"{method}\"\n{}\n[{method}]\n{line}\n", SMALL.replace("method = \"sft\"", ""));
         let first = parse(&text, "m.toml", &[]).unwrap().recipe;
-        let again = parse(&to_toml(&first), "n.toml", &[]).unwrap().recipe;
-        assert_eq!(first.dpo, again.dpo);
         let written = to_toml(&first);
+        let again = parse(&written, "n.toml", &[]).unwrap().recipe;
+        assert_eq!((first.dpo, first.grpo), (again.dpo, again.grpo));
         for entry in schema::entries().filter(|e| e.section() == method) {
             assert!(written.contains(entry.help), "{}", entry.key);
             assert!(!to_toml(&recipe(SMALL)).contains(entry.help), "{}", entry.key);
@@ -143,7 +146,7 @@ fn a_written_recipe_explains_every_key() {
 
 #[test]
 fn every_default_is_allowed_by_its_own_entry() {
-    for method in [Method::Sft, Method::Cpt, Method::Dpo] {
+    for method in [Method::Sft, Method::Cpt, Method::Dpo, Method::Grpo] {
         for lora in [false, true] {
             for entry in schema::entries() {
                 let Some(text) = entry.default.toml(schema::Basis { method, lora }) else { continue };
@@ -464,6 +467,40 @@ fn every_recipe_of_this_repository_loads_without_a_note() {
         }
     }
     assert!(found >= 2);
+}
+
+#[test]
+fn reward_functions_are_read_with_their_defaults_and_refused_with_what_is_wrong() {
+    let of = |funcs: &str| {
+        let text = format!("method = \"grpo\"\n{SMALL}[grpo]\nreward_funcs = {funcs}\n");
+        examine(&text, "g.toml", &[]).map(|l| l.recipe.grpo.unwrap().reward_funcs).map_err(|p| p[0].what.clone())
+    };
+    let numeric = RewardFunc::NumericAnswer { weight: 2.0, column: "answer".into(), tolerance: 1e-6 };
+    assert_eq!(of("{ name = \"numeric_answer\", weight = 2 }").unwrap(), [numeric]);
+    assert_eq!(of("\"think_format\"").unwrap(), [RewardFunc::ThinkFormat { weight: 1.0 }]);
+    for (written, says) in [
+        ("[]", "the list is empty"),
+        ("\"thinking\"", "no reward function thinking; there are exact_answer"),
+        ("{ weight = 1.0 }", "it has no name"),
+        ("{ name = \"regex\" }", "missing field `pattern`"),
+        ("{ name = \"regex\", pattern = \"a\", patern = \"b\" }", "patern"),
+        ("{ name = \"program\", command = [] }", "command is empty"),
+        ("{ name = \"repetition_penalty\", max_penalty = 1.0 }", "above 0"),
+    ] {
+        let what = of(written).unwrap_err();
+        assert!(what.contains(says), "{written}: {what}");
+    }
+}
+
+#[test]
+fn completions_of_a_step_are_whole_groups_and_leave_room_for_a_prompt() {
+    let of = |more: &str| {
+        let text = format!("method = \"grpo\"\n{SMALL}[grpo]\nreward_funcs = \"think_format\"\n{more}");
+        examine(&text, "g.toml", &[]).map_err(|p| p[0].what.clone())
+    };
+    assert!(of("").is_ok());
+    assert!(of("num_generations = 6\n").unwrap_err().contains("4 × 4 = 16 completions"));
+    assert!(of("max_completion_length = 2048\n").unwrap_err().contains("no room for a prompt"));
 }
 
 #[test]

@@ -18,17 +18,13 @@ const NOT_HERE: &[(&[&str], &str)] = &[
         "what a run writes here is its checkpoints: the PEFT adapter, or the full model; remove it",
     ),
     (
-        &[
-            "num_generations",
-            "reward_funcs",
-            "max_prompt_length",
-            "epsilon_high",
-            "reward_weights",
-            "ref_model",
-            "orpo_alpha",
-            "num_iterations",
-        ],
-        "the methods here are sft, cpt and dpo; remove it",
+        &["ref_model", "orpo_alpha", "simpo_gamma"],
+        "the methods here are sft, cpt, dpo and grpo, and the reference is the policy before the first step; remove it",
+    ),
+    (&["max_prompt_length"], "a prompt may take what model.max_seq_length leaves; remove it"),
+    (
+        &["use_vllm", "vllm_mode", "steps_per_generation", "generation_batch_size"],
+        "a step draws batch × accumulation completions, then trains on them; remove it",
     ),
     (
         &[
@@ -219,9 +215,9 @@ pub fn tables() -> String {
 pub fn value(key: &str, value: &str) -> Option<String> {
     let value = plain(value);
     match (key, value.as_str()) {
-        ("method", "grpo" | "orpo" | "simpo" | "kto" | "ppo" | "rm" | "rl" | "reward") => {
-            Some("this version trains sft (pairs and chats), cpt (plain text) and dpo (preferences)".into())
-        }
+        ("method", "orpo" | "simpo" | "kto" | "ppo" | "rm" | "rl" | "reward") => Some(
+            "this version trains sft (pairs and chats), cpt (plain text), dpo (preferences) and grpo (rewards)".into(),
+        ),
         ("method", "pt" | "pretrain" | "pretraining" | "completion" | "clm") => Some("here it is \"cpt\"".into()),
         ("method", "instruct" | "chat" | "instruction" | "full" | "lora" | "qlora") => {
             Some("here it is \"sft\"; a [lora] table makes it LoRA".into())

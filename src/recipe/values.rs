@@ -1,5 +1,6 @@
 //! The values of a recipe, all defaults filled in. Names are the field's own; see [`super::schema`].
 
+use super::rewards::RewardFunc;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ pub enum Method {
     Sft,
     Cpt,
     Dpo,
+    Grpo,
 }
 
 impl Method {
@@ -18,6 +20,7 @@ impl Method {
             Method::Sft => "sft",
             Method::Cpt => "cpt",
             Method::Dpo => "dpo",
+            Method::Grpo => "grpo",
         }
     }
 }
@@ -38,6 +41,9 @@ pub struct Recipe {
     /// With method dpo, and only then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dpo: Option<DpoSection>,
+    /// With method grpo, and only then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpo: Option<GrpoSection>,
     pub sample: SampleSection,
     pub check: CheckSection,
 }
@@ -98,7 +104,7 @@ pub struct DataSection {
     pub eval: Option<Vec<DataSource>>,
     /// Share of the training rows held out for evaluation; 0: none.
     pub eval_fraction: f64,
-    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`, `preference`.
+    /// `auto`, `alpaca`, `prompt_completion`, `messages`, `sharegpt`, `text`, `preference`, `prompt`.
     pub format: String,
     /// The formatting function: templates over the row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,6 +235,61 @@ pub enum DpoLoss {
     ApoZero,
     ApoDown,
     SigmoidNorm,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpoSection {
+    pub reward_funcs: Vec<RewardFunc>,
+    pub num_generations: usize,
+    pub max_completion_length: usize,
+    pub temperature: f64,
+    pub top_p: f64,
+    /// 0: off.
+    pub top_k: u32,
+    /// 0: no reference.
+    pub beta: f64,
+    pub use_bias_correction_kl: bool,
+    pub loss_type: GrpoLoss,
+    pub epsilon: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon_high: Option<f64>,
+    pub importance_sampling_level: SamplingLevel,
+    pub scale_rewards: ScaleRewards,
+    pub num_iterations: u64,
+    pub mask_truncated_completions: bool,
+}
+
+impl GrpoSection {
+    pub fn epsilon_high(&self) -> f64 {
+        self.epsilon_high.unwrap_or(self.epsilon)
+    }
+}
+
+/// TRL's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrpoLoss {
+    Grpo,
+    Bnpo,
+    DrGrpo,
+    Dapo,
+}
+
+/// TRL's `importance_sampling_level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingLevel {
+    Token,
+    Sequence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScaleRewards {
+    Group,
+    Batch,
+    None,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

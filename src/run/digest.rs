@@ -91,7 +91,7 @@ impl Digest {
                 self.state = Some(state.state);
                 self.why.clone_from(&state.why);
             }
-            Body::Eval(_) | Body::Schema { .. } | Body::Sample(_) | Body::Checkpoint(_) => {}
+            Body::Eval(_) | Body::Schema { .. } | Body::Sample(_) | Body::Completions(_) | Body::Checkpoint(_) => {}
         }
     }
 

@@ -36,6 +36,7 @@ pub enum Body {
     Step(Step),
     Eval(Eval),
     Sample(Sample),
+    Completions(Completions),
     Finding(Finding),
     Memory(Memory),
     Checkpoint(Checkpoint),
@@ -133,6 +134,33 @@ pub struct Sample {
     pub repetition: f64,
     /// Drawn by a person's key rather than by the recipe's interval.
     pub on_demand: bool,
+}
+
+/// One prompt's completions in a step of GRPO, as they were drawn and scored.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Completions {
+    /// Row number (0-based, in reading order).
+    pub row: u32,
+    /// The prompt's last message, or its text.
+    pub prompt: String,
+    /// The row's `answer`, where it has one.
+    pub answer: Option<String>,
+    /// The reward functions, in the order of the scores.
+    pub functions: Vec<String>,
+    pub list: Vec<Scored>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Scored {
+    pub text: String,
+    pub tokens: u32,
+    /// Cut off before it ended.
+    pub truncated: bool,
+    /// The weighted sum of its scores; none where no function had anything to say.
+    pub reward: Option<f64>,
+    pub scores: Vec<Option<f64>>,
+    pub advantage: f64,
 }
 
 /// How samples are drawn. `temperature` 0 is greedy; `top_k` 0 and `min_p` 0 are off.

@@ -3,7 +3,7 @@
 use super::outlet::Outlet;
 use super::parts::ending::Ending;
 use super::setup::Prepared;
-use super::{cpt, dpo, sft};
+use super::{cpt, dpo, grpo, sft};
 use crate::Result;
 use crate::recipe::{Method, Recipe};
 use std::path::Path;
@@ -14,6 +14,7 @@ pub fn train(recipe: &Recipe, prepared: Prepared, outlet: &mut dyn Outlet, resum
         Method::Sft => sft::train,
         Method::Cpt => cpt::train,
         Method::Dpo => dpo::train,
+        Method::Grpo => grpo::train,
     };
     train(recipe, prepared, outlet, resume)
 }

@@ -9,6 +9,7 @@ pub mod cpt;
 pub mod dpo;
 pub mod draft;
 pub mod event;
+pub mod grpo;
 pub mod method;
 pub mod outlet;
 pub mod parts;

@@ -45,6 +45,9 @@ pub struct Prepared {
 /// Load the model, read and tokenize the data, plan the batches of all `ranks` together. `say` hears what is being done.
 pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> Result<Prepared> {
     device::choose(&recipe.model.device)?;
+    if recipe.method == Method::Grpo && ranks.size() > 1 {
+        return Err(Error::usage("method grpo is trained by one process").next("start one, without --nproc-per-node"));
+    }
     // A misspelt file is found before minutes go into a model.
     for source in &recipe.data.train {
         sources::locate(source, "data.train", say)?;
@@ -74,7 +77,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
         optim: Optim::named(&recipe.train.optim),
-        cpu_only: None,
+        cpu_only: (recipe.method == Method::Grpo).then_some(recipe.method.name()),
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     let lora = lora.map(|l| l.named(speaker.model.config()));
@@ -114,7 +117,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
     }
     let start = facts(recipe, &ranks, &speaker, &data, &plan, &lora, telemetry.device());
     let mut fingerprint = fingerprint(&data.train);
-    if recipe.method == Method::Dpo && given.is_some() {
+    if matches!(recipe.method, Method::Dpo | Method::Grpo) && given.is_some() {
         // The reference is the adapter as it stands here: another one would be another run.
         let values = speaker.model.params().values()?;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();

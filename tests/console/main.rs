@@ -3,4 +3,5 @@
 mod fixture;
 mod folding;
 mod keys;
+mod methods;
 mod snapshots;

@@ -103,7 +103,7 @@ def main():
 
     with open(a.pairs, encoding="utf-8") as f:
         rows = json.load(f) if a.pairs.endswith(".json") else [json.loads(line) for line in f]
-    data = Dataset.from_list([trl_row(row) for row in rows[: a.steps * a.batch * a.accumulation]])
+    data = Dataset.from_list([trl_row(row) for row in rows])
     runs = []
     for start in a.start:
         name, adapter = start.split("=", 1)

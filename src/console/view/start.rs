@@ -12,10 +12,11 @@ use crate::console::start::{Item, StartPage};
 use crate::console::theme::Theme;
 
 /// The methods of this version: what each is for, and what data it needs.
-const METHODS: [(&str, &str, &str); 3] = [
+const METHODS: [(&str, &str, &str); 4] = [
     ("sft", "follow instructions, answer in a format", "needs question and answer pairs, or chats"),
     ("cpt", "know a domain", "needs plain text, documents"),
     ("dpo", "prefer one style of answer", "needs prompt, chosen, rejected"),
+    ("grpo", "reason towards a checkable answer", "needs prompts and a reward"),
 ];
 
 /// Something at a place of the page: what is drawn there, and what a click there means.

@@ -4,6 +4,7 @@ use crate::diagnose::{
     finding,
     preflight::{Preflight, share},
 };
+use crate::recipe::Method;
 use crate::recipe::guidance::{row, thousands};
 use crate::train::event::{Finding, Severity};
 
@@ -13,6 +14,10 @@ pub const NAME: &str = "mask_all";
 const BLOCKS: f64 = 0.5;
 
 pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
+    // Prompts have no labels: what is drawn after them is trained on.
+    if p.recipe.method == Method::Grpo {
+        return Vec::new();
+    }
     let rows = p.examples.len();
     let labels = |e: &crate::data::batch::Example| (0..e.ids.len()).filter(|&i| Preflight::is_label(e, i)).count();
     let counts: Vec<usize> = p.examples.iter().map(labels).collect();

@@ -12,6 +12,7 @@ pub mod overfitting;
 pub mod preference;
 pub mod rate_range;
 pub mod repetition;
+pub mod reward;
 pub mod rows;
 pub mod stalled_loss;
 pub mod stop_token;
@@ -39,6 +40,12 @@ pub const LIVE: &[Rule] = &[
     Rule { name: stalled_loss::NAME, look: stalled_loss::look },
     Rule { name: preference::ACCURACY, look: preference::accuracy },
     Rule { name: preference::COLLAPSE, look: preference::collapse },
+    Rule { name: reward::ZERO, look: reward::zero },
+    Rule { name: reward::SPREAD, look: reward::spread },
+    Rule { name: reward::ENTROPY, look: reward::entropy },
+    Rule { name: reward::KL, look: reward::kl },
+    Rule { name: reward::CLIP, look: reward::clip },
+    Rule { name: reward::CUT, look: reward::cut },
     Rule { name: repetition::NAME, look: repetition::look },
     Rule { name: throughput::NAME, look: throughput::look },
     Rule { name: memory_creep::NAME, look: memory_creep::look },

@@ -29,8 +29,8 @@ const LOW: f64 = 0.5;
 const RATE: f64 = 0.1;
 
 pub fn look(h: &History, open: Option<&Finding>) -> Option<Finding> {
-    // What DPO's loss says is said by its rewards: see `preference`.
-    if h.recipe.method == Method::Dpo {
+    // What the losses of DPO and GRPO say is said by their rewards: see `preference` and `reward`.
+    if let Method::Dpo | Method::Grpo = h.recipe.method {
         return None;
     }
     if let Some(open) = open {

@@ -12,11 +12,15 @@ pub const NAME: &str = "stop_token";
 const NEARLY_ALL: f64 = 0.99;
 
 pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
+    // What GRPO trains on is drawn, and ends as the model ends it.
+    if p.recipe.method == Method::Grpo {
+        return Vec::new();
+    }
     let (mut taught, mut turns) = (0u64, 0u64);
     let mut untaught = None;
     for e in p.examples {
         let (good, all) = match p.recipe.method {
-            Method::Sft | Method::Dpo => turn_ends(e, p.end_ids),
+            Method::Sft | Method::Dpo | Method::Grpo => turn_ends(e, p.end_ids),
             // A document's blocks are separate examples; those that hold its end are the ones to count.
             Method::Cpt => text_end(e, p.end_ids),
         };

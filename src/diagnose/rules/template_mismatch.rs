@@ -16,7 +16,7 @@ const ROWS: usize = 20;
 const PLAIN: &[&str] = &["[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<s>", "</s>", "<bos>", "<eos>"];
 
 pub fn look(p: &Preflight<'_>) -> Vec<Finding> {
-    if !matches!(p.recipe.method, Method::Sft | Method::Dpo) {
+    if p.recipe.method == Method::Cpt {
         return Vec::new();
     }
     let Some(template) = p.template else { return Vec::new() };

@@ -414,3 +414,47 @@ fn chosen_answers_that_grow_unlikely_are_said_with_both_log_probabilities() {
     assert!(f.evidence.contains("-100.0 under the reference"), "{}", f.evidence);
     assert!(f.fix.unwrap().set.contains(&("dpo.beta".to_string(), "0.2".to_string())));
 }
+
+/// A GRPO step with these measurements, the others healthy.
+fn drawn(at: u64, changed: &[(&str, f64)]) -> Event {
+    let mut metrics: std::collections::BTreeMap<String, f64> = [
+        ("reward", 0.4),
+        ("frac_reward_zero_std", 0.3),
+        ("entropy", 0.2),
+        ("kl", 0.1),
+        ("clip_ratio/region_mean", 0.02),
+        ("completions/clipped_ratio", 0.1),
+    ]
+    .map(|(k, v)| (k.to_string(), v))
+    .into();
+    metrics.extend(changed.iter().map(|(k, v)| (k.to_string(), *v)));
+    event(at, Body::Step(Step { metrics, ..plain(0.0) }))
+}
+
+#[test]
+fn each_number_of_a_policy_that_is_not_healthy_is_said_with_its_value_and_calms_down_again() {
+    let text = "method = \"grpo\"\n[model]\nname_or_path = \"demo\"\n[data]\ntrain = \"a\"\n[lora]\n[grpo]\nreward_funcs = \"think_format\"\nbeta = 0.1\n";
+    let recipe = crate::recipe::parse(text, "d.toml", &[]).unwrap().recipe;
+    let healthy: Vec<_> = (1..=60).map(|at| drawn(at, &[])).collect();
+    assert_eq!(said(&recipe, &healthy), []);
+    for (rule, metric, value, key) in [
+        ("reward_spread", "frac_reward_zero_std", 1.0, "grpo.num_generations"),
+        ("entropy_collapse", "entropy", 0.001, "train.learning_rate"),
+        ("kl_high", "kl", 4.0, "grpo.beta"),
+        ("clip_share", "clip_ratio/region_mean", 0.5, "train.learning_rate"),
+        ("completions_cut", "completions/clipped_ratio", 0.95, "grpo.max_completion_length"),
+    ] {
+        let events: Vec<_> =
+            (1..=80).map(|at| if at <= 30 { drawn(at, &[(metric, value)]) } else { drawn(at, &[]) }).collect();
+        let all = said(&recipe, &events);
+        assert_eq!(all[0], (20, rule.to_string(), false), "{all:?}");
+        assert!(all.len() == 2 && all[1].1 == rule && all[1].2, "{all:?}");
+        let f = first(&recipe, &events, rule);
+        assert!(f.evidence.contains(metric), "{}", f.evidence);
+        assert_eq!(f.fix.unwrap().set[0].0, key);
+    }
+    let reward = |at: u64| if at <= 25 { 0.0 } else { 0.2 };
+    let nothing: Vec<_> = (1..=40).map(|at| drawn(at, &[("reward", reward(at))])).collect();
+    let all = said(&recipe, &nothing);
+    assert_eq!(all, [(20, "reward_zero".to_string(), false), (26, "reward_zero".to_string(), true)]);
+}

@@ -462,7 +462,14 @@ impl CudaLlama {
         let (Some(nccl), true) = (nccl, without[0] == 0.0) else { return Ok(Over::Host) };
         let own = if ranks.leads() { Some(nccl.unique_id()?) } else { None };
         let id: Vec<u8> = ranks.tell(own)?;
-        Ok(Over::Nccl(Communicator::new(nccl, &self.gpu, &id, ranks.rank(), ranks.size())?))
+        let made = Communicator::new(nccl, &self.gpu, &id, ranks.rank(), ranks.size());
+        // It will not connect two processes of one card.
+        let mut failed = [f64::from(u8::from(made.is_err()))];
+        ranks.sum(&mut failed)?;
+        match made {
+            Ok(all) if failed[0] == 0.0 => Ok(Over::Nccl(all)),
+            _ => Ok(Over::Host),
+        }
     }
 
     /// One AdamW step over the gradients since the last one, clipped to `max_grad_norm` (0: not). A step whose loss or

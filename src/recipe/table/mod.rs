@@ -1,10 +1,12 @@
 //! The entries of the schema, a file for the long sections. Data only.
 
 mod dpo;
+mod grpo;
 mod sample;
 mod train;
 
 pub(super) use dpo::DPO;
+pub(super) use grpo::GRPO;
 pub(super) use sample::{CHECK, SAMPLE};
 pub(super) use train::TRAIN;
 
@@ -22,9 +24,9 @@ const MODULES: &[&str] =
 pub(super) const ROOT: &[Entry] = &[
     Entry::new(
         "method",
-        Choice(&["sft", "cpt", "dpo"]),
+        Choice(&["sft", "cpt", "dpo", "grpo"]),
         Is("\"sft\""),
-        "sft learns from pairs and chats, cpt from plain text, dpo from a better and a worse answer.",
+        "sft learns from pairs and chats, cpt from plain text, dpo from a better and a worse answer, grpo from rewards.",
     )
     .guide("Which method for which goal")
     .names(&["stage", "trainer", "rl", "training_type", "task_type"]),
@@ -203,7 +205,7 @@ pub(super) const DATA: &[Entry] = &[
     ]),
     Entry::new(
         "data.format",
-        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "preference"]),
+        Choice(&["auto", "alpaca", "prompt_completion", "messages", "sharegpt", "text", "preference", "prompt"]),
         Is("\"auto\""),
         "What the columns mean; auto finds it from their names and shows it.",
     )

@@ -4,13 +4,14 @@ use super::of_method;
 use crate::recipe::schema::{Basis, Bounds, Default::*, Entry, Type::*};
 use crate::recipe::values::Method;
 
-/// Within the guidance's ranges: LoRA wants about ten times the full fine-tuning rate, CPT with LoRA 5e-5; DPO far less.
+/// Within the guidance's ranges: LoRA wants about ten times the full fine-tuning rate, CPT with LoRA 5e-5; DPO and GRPO far less.
 fn learning_rate(basis: Basis) -> &'static str {
     match (basis.lora, basis.method) {
         (true, Method::Sft) => "2e-4",
         (true, Method::Cpt) => "5e-5",
         (true, Method::Dpo) => "5e-6",
-        (false, Method::Dpo) => "1e-6",
+        (true, Method::Grpo) => "1e-5",
+        (false, Method::Dpo | Method::Grpo) => "1e-6",
         (false, _) => "2e-5",
     }
 }

@@ -3,7 +3,7 @@
 use crate::console::format::{self, UNKNOWN};
 use crate::console::model::Model;
 use crate::console::run_page::RunPage;
-use crate::console::run_state::Trend;
+use crate::console::run_state::{EvalPoint, Trend};
 use crate::console::theme::Theme;
 use crate::console::view::pen::{Pen, fit};
 use crate::run::event::{RunState, Severity};
@@ -168,8 +168,27 @@ fn trend_sign(trend: Trend) -> &'static str {
     }
 }
 
-fn smoothed(page: &RunPage) -> Option<f64> {
-    page.run.steps.last().map(|p| p.data.loss)
+/// The number that a run is about: the loss, or of GRPO the reward, whose loss says nothing.
+fn of_steps(page: &RunPage) -> Option<f64> {
+    let last = &page.run.steps.last()?.data;
+    if by_reward(page) { last.metrics.get("reward").copied() } else { Some(last.loss) }
+}
+
+fn by_reward(page: &RunPage) -> bool {
+    page.run.start.method == "grpo"
+}
+
+fn of_eval(page: &RunPage, e: &EvalPoint) -> f64 {
+    if by_reward(page) { e.data.metrics.get("reward").copied().unwrap_or(f64::NAN) } else { e.data.loss }
+}
+
+/// Where it is heading, or nothing where that would be the loss's way and not the reward's.
+fn heading(page: &RunPage) -> &'static str {
+    if by_reward(page) { " " } else { trend_sign(page.run.trend()) }
+}
+
+fn name(page: &RunPage) -> &'static str {
+    if by_reward(page) { "reward" } else { "loss" }
 }
 
 /// Memory in use and in all, of the card or of the process and its host.
@@ -205,16 +224,16 @@ pub fn vitals(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
     let text = |v: Option<String>, width: usize| format!("{:>width$}", v.unwrap_or(UNKNOWN.into()));
     let eval = match (run.evals.last(), run.best_eval()) {
         (Some(e), Some(b)) if area.width >= 130 => {
-            format!("{}, best {} @{}", format::loss(e.data.loss), format::loss(b.data.loss), b.step)
+            format!("{}, best {} @{}", format::loss(of_eval(page, e)), format::loss(of_eval(page, b)), b.step)
         }
-        (Some(e), _) => format::loss(e.data.loss),
+        (Some(e), _) => format::loss(of_eval(page, e)),
         _ => UNKNOWN.into(),
     };
     let bad = last.is_some_and(|s| !s.loss.is_finite());
     let mut all = vec![
         Vital {
-            label: "loss",
-            text: format!("{} {}", text(smoothed(page).map(format::loss), 5), trend_sign(run.trend())),
+            label: name(page),
+            text: format!("{} {}", text(of_steps(page).map(format::loss), 5), heading(page)),
             style: if bad { t.error } else { t.strong() },
             width: 15,
         },
@@ -261,8 +280,8 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
     let (t, run) = (&m.theme, &page.run);
     let last = run.last();
     let unknown = || UNKNOWN.to_string();
-    let loss = format!("{}{}", smoothed(page).map_or(unknown(), format::loss), trend_sign(run.trend()));
-    let eval = run.evals.last().map_or(unknown(), |e| format::loss(e.data.loss));
+    let loss = format!("{}{}", of_steps(page).map_or(unknown(), format::loss), heading(page));
+    let eval = run.evals.last().map_or(unknown(), |e| format::loss(of_eval(page, e)));
     let rate = last.map_or(unknown(), |s| format::rate(s.learning_rate));
     let speed = run.tokens_per_second().map_or(unknown(), |v| format::thousands(v.round() as u64));
     let memory = memory_text(page, "/");
@@ -270,7 +289,7 @@ pub fn vitals_line(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Bu
     let (sign, sign_style, n, _) = findings(page, t);
     let mut pen = Pen::at(buf, area, row);
     if area.width >= 60 {
-        pen.gap(1).put("loss ", t.dim).put(format!("{loss:<6}"), t.strong());
+        pen.gap(1).put(name(page), t.dim).gap(1).put(format!("{loss:<6}"), t.strong());
         pen.gap(2).put("eval ", t.dim).put(format!("{eval:>5}"), t.text);
         pen.gap(2).put("lr ", t.dim).put(format!("{rate:>7}"), t.text);
         pen.gap(2).put(format!("{speed:>6}"), t.text).put(" t/s", t.dim);

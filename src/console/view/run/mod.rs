@@ -1,5 +1,6 @@
 //! The run page: layout by size, one file a pane.
 
+mod completions;
 mod diagnostics;
 mod footer;
 mod header;

@@ -1,5 +1,6 @@
 //! Pane 2: the fixed prompts through time, what the model said at first and what it says now.
 
+use super::completions;
 use super::title;
 use crate::console::format;
 use crate::console::keymap::Action;
@@ -42,6 +43,16 @@ pub fn render(m: &Model, page: &RunPage, area: Rect, buf: &mut Buffer) {
         pen.gap(2).put("› ", t.accent);
         super::typed(&mut pen, &typing.input, t);
         row = 2;
+    }
+    if completions::shown(page).is_some() {
+        // Where there are samples too, they keep a good part of the room.
+        let left = body.height.saturating_sub(row);
+        let height = if page.run.prompts.is_empty() { left } else { left * 3 / 5 };
+        let place = Rect { y: body.y + row, height, ..body };
+        row += completions::render(t, page, place, buf) + 1;
+        if page.run.prompts.is_empty() {
+            return;
+        }
     }
     if page.run.prompts.is_empty() {
         if typing.is_none() {
