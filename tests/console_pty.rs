@@ -104,7 +104,7 @@ fn a_training_begun_on_the_start_page_goes_on_without_a_viewer_and_is_ended_from
     let mut p = home.open("", &[], 120, 40);
     p.shows("support.toml");
     p.shows("checked");
-    p.keys("n\r");
+    p.keys("\r");
     p.shows("learning_rate");
     p.keys(" ");
     p.shows("● training");

@@ -103,20 +103,24 @@ fn killed(home: &tempfile::TempDir, recipe: impl Fn(&Path) -> String, optim: &st
     let whole = home.path().join("whole");
     let started = Instant::now();
     assert!(command(&recipe, &whole, home.path(), optim).status().unwrap().success(), "the uninterrupted run failed");
-    let length = started.elapsed();
+    let mut length = started.elapsed();
     let expected = losses(&whole);
     assert_eq!(expected.len() as u64, STEPS);
 
     // A Weyl sequence spreads the instants over the run without any randomness of the test's own.
-    let mut done = 0;
+    let (mut done, mut attempts) = (0, 0u32);
     let mut round = 0u32;
     while done < kills {
         let dir = home.path().join(format!("run-{round}"));
         round += 1;
         while !finished(&dir) {
             let mut child = command(&recipe, &dir, home.path(), optim).spawn().unwrap();
-            let at = length.mul_f64((f64::from(done) * 0.618_033_988_75 + 0.05).fract());
-            if !wait(&mut child, at) && done < kills {
+            let at = length.mul_f64((f64::from(attempts) * 0.618_033_988_75 + 0.05).fract());
+            attempts += 1;
+            if wait(&mut child, at) {
+                // It is faster than the first was, which other work slowed down.
+                length = length.mul_f64(0.8);
+            } else if done < kills {
                 // SIGKILL: nothing of the process gets to run.
                 child.kill().unwrap();
                 done += 1;

@@ -75,14 +75,23 @@ fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
     out
 }
 
+/// Whether a key is in a table that only one method has.
+fn of_method(e: &Entry) -> bool {
+    e.key.starts_with("dpo.") || e.key.starts_with("grpo.")
+}
+
 /// A key without its table where no other table has such a key, and the word says enough.
 fn short_label(e: &'static Entry) -> &'static str {
     // Every frame asks for all of them.
     static SHARED: LazyLock<Vec<&str>> = LazyLock::new(|| {
-        let count = |leaf| entries().filter(|o| o.leaf() == leaf).count();
-        entries().map(Entry::leaf).filter(|leaf| count(*leaf) > 1).collect()
+        // A method's own table gives way: its keys are said whole, and only where it is.
+        let common = || entries().filter(|o| !of_method(o));
+        let count = |leaf| common().filter(|o| o.leaf() == leaf).count();
+        common().map(Entry::leaf).filter(|leaf| count(*leaf) > 1).collect()
     });
-    let clear = !SHARED.contains(&e.leaf()) && !matches!(e.leaf(), "stop" | "system" | "format");
+    let clear = !(of_method(e) && entries().any(|o| !of_method(o) && o.leaf() == e.leaf()))
+        && !SHARED.contains(&e.leaf())
+        && !matches!(e.leaf(), "stop" | "system" | "format");
     if clear { e.leaf() } else { e.key }
 }
 

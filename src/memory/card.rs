@@ -280,7 +280,7 @@ pub fn extra(ranks: usize, bias: bool) -> usize {
 pub const CUBLAS: usize = 32 << 20;
 /// What the driver keeps for the program's own use of a card, kernels and their stacks: NVML shows 0.53 to 0.56 GiB
 /// beyond what is allocated on an H100 under driver 580.
-const CONTEXT: u64 = 576 << 20;
+pub const CONTEXT: u64 = 576 << 20;
 /// Share of a card that a plan may fill.
 const FILL: f64 = 0.97;
 

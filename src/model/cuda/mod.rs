@@ -21,7 +21,7 @@ use super::config::{Activation, Config};
 use super::params::Params;
 use super::ranks::Ranks;
 use crate::data::batch::{Batch, IGNORE};
-use crate::memory::card::{Checkpointing, Keep, Plan, Sizes};
+use crate::memory::card::{self, Checkpointing, Keep, Plan, Sizes};
 use crate::model::engine::Stepped;
 use crate::ops::adamw::Rule;
 use crate::ops::cuda::adamw;
@@ -155,6 +155,8 @@ impl CudaLlama {
             all.push((workspace::ACTIVATIONS, plan.activations(&self.sizes) as u64));
             all.push((workspace::WORKSPACE, plan.workspace(&self.sizes) as u64));
         }
+        // NVML, beside which this stands, counts it too.
+        all.push(("CUDA context", card::CONTEXT));
         Ok(all)
     }
 
