@@ -89,10 +89,9 @@ fn short_label(e: &'static Entry) -> &'static str {
         let count = |leaf| common().filter(|o| o.leaf() == leaf).count();
         common().map(Entry::leaf).filter(|leaf| count(*leaf) > 1).collect()
     });
-    let clear = !(of_method(e) && entries().any(|o| !of_method(o) && o.leaf() == e.leaf()))
-        && !SHARED.contains(&e.leaf())
-        && !matches!(e.leaf(), "stop" | "system" | "format");
-    if clear { e.leaf() } else { e.key }
+    let shadowed = of_method(e) && entries().any(|o| !of_method(o) && o.leaf() == e.leaf());
+    let vague = SHARED.contains(&e.leaf()) || matches!(e.leaf(), "stop" | "system" | "format");
+    if shadowed || vague { e.key } else { e.leaf() }
 }
 
 /// A row as a run shows it: batch and rank together with what belongs to them.
