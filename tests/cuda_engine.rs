@@ -14,6 +14,8 @@ use finetop::model::lora::{LoraConfig, MODULES, Tuning};
 use finetop::model::ranks::Ranks;
 use finetop::ops::adamw::{AdamW, Rule};
 use finetop::ops::cuda::device::Gpu;
+use finetop::ops::cuda::fp8;
+use finetop::ops::cuda::gemm::{Gemm, Mat};
 use finetop::ops::cuda::nccl::Nccl;
 use finetop::ops::nf4::Nf4;
 use finetop::ops::optimizer::{Optim, Optimizer};
@@ -209,10 +211,10 @@ fn agree(gpu: &Gpu, c: &Config, r: usize, lengths: &[usize], how: Options) -> Op
     let (a, b2) = (card.grads().unwrap(), cpu.params().grads().unwrap());
     for entry in cpu.params().entries() {
         let e = error(&a[entry.range.clone()], &b2[entry.range.clone()]);
-        assert!(e < 0.05 * loose * loose.min(2.0), "{}: {e}: {what}", entry.name);
+        assert!(e < 0.05 * loose, "{}: {e}: {what}", entry.name);
     }
     let all = error(&a, &b2);
-    assert!(all < 0.025 * loose * loose.min(2.0), "all gradients: {all}: {what}");
+    assert!(all < 0.025 * loose, "all gradients: {all}: {what}");
     let (x, y) = (card.logits(&b).unwrap(), cpu.logits(&b).unwrap());
     let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let logits = error(&flat(&x), &flat(&y));
@@ -344,6 +346,63 @@ fn passes_weighted_by_log_probabilities_are_the_cpu_engines() {
     }
 }
 
+/// e4m3 as the card rounds to it, a scale a row, and back: f64.
+fn through_e4m3(x: &[f32], cols: usize) -> Vec<f64> {
+    let rows = x.chunks(cols).flat_map(|row| {
+        let top = row.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+        let up: Vec<f32> = row.iter().map(|v| v * (448.0 / top)).collect();
+        let t = Tensor::from_vec(up, cols, &Device::Cpu).unwrap();
+        let back = t.to_dtype(DType::F8E4M3).unwrap().to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+        back.into_iter().map(move |q| f64::from(q) * f64::from(top / 448.0)).collect::<Vec<_>>()
+    });
+    rows.collect()
+}
+
+#[test]
+fn an_fp8_product_is_that_of_the_numbers_quantized_row_by_row_both_ways() {
+    let Some(gpu) = card().filter(Gpu::is_hopper) else { return };
+    let (t, out, inputs) = (40, 96, 64);
+    let draw = |n: usize, stream: u32| {
+        let mut v = vec![0f32; n];
+        Stream { seed: 5, words: [stream, 0, 0] }.fill_uniform(1.0, &mut v);
+        v.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>()
+    };
+    let place = |v: &[half::bf16]| {
+        let buffer = gpu.zeros("test", 2 * v.len()).unwrap();
+        buffer.upload(0, v).unwrap();
+        buffer
+    };
+    let f32s = |v: &[half::bf16]| v.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+    let (w, x, dy) = (draw(out * inputs, 1), draw(t * inputs, 2), draw(t * out, 3));
+    let (on_w, on_x, on_dy) = (place(&w), place(&x), place(&dy));
+    let room = gpu.zeros("test", 2 * out * inputs).unwrap();
+    let weight = fp8::Weight::quantize(&gpu, "test", Mat::new(on_w.at(), inputs), (out, inputs), room.at()).unwrap();
+    let codes = gpu.zeros("test", t * out).unwrap();
+    let scales = gpu.zeros("test", 4 * t).unwrap();
+    let quantized = fp8::Quantized { at: codes.at(), scales: scales.at() };
+    let (y, dx) = (gpu.zeros("test", 2 * t * out).unwrap(), gpu.zeros("test", 2 * t * inputs).unwrap());
+    let gemm = Gemm::new(&gpu).unwrap();
+    // SAFETY: the buffers above have these rows.
+    unsafe {
+        weight.forward((&gpu, &gemm), Mat::new(on_x.at(), inputs), t, Mat::new(y.at(), out), None, quantized).unwrap();
+        weight.backward((&gpu, &gemm), Mat::new(on_dy.at(), out), t, Mat::new(dx.at(), inputs), quantized).unwrap();
+    }
+    let transposed: Vec<f32> =
+        (0..inputs).flat_map(|i| (0..out).map(move |o| (i, o))).map(|(i, o)| w[o * inputs + i].to_f32()).collect();
+    for (on_card, a, b, k, n) in [
+        (&y, through_e4m3(&f32s(&x), inputs), through_e4m3(&f32s(&w), inputs), inputs, out),
+        (&dx, through_e4m3(&f32s(&dy), out), through_e4m3(&transposed, out), out, inputs),
+    ] {
+        let mut found = vec![half::bf16::ZERO; t * n];
+        on_card.download(0, &mut found).unwrap();
+        let want: Vec<f32> = (0..t * n)
+            .map(|i| a[i / n * k..][..k].iter().zip(&b[i % n * k..][..k]).map(|(a, b)| a * b).sum::<f64>() as f32)
+            .collect();
+        let e = error(&f32s(&found), &want);
+        assert!(e < 5e-3, "{e}");
+    }
+}
+
 #[test]
 fn fp8_products_are_within_their_rounding_of_the_cpus() {
     let Some(gpu) = card() else { return };
@@ -354,6 +413,8 @@ fn fp8_products_are_within_their_rounding_of_the_cpus() {
         return;
     }
     for (c, r) in [(config(4, 2, 64, 256, 1000, true), 16), (config(3, 1, 128, 384, 517, false), 4)] {
+        // Rounding adds up with depth: 3.7 % a product, so two layers differ by 15 % in their gradients, one by about 10.
+        let c = Config { num_hidden_layers: 1, ..c };
         agree(&gpu, &c, r, &[130, 1, 7, 300, 64], fp8).unwrap();
         agree(&gpu, &c, r, &[700, 300], Options { checkpointing: Checkpointing::Full, ..fp8 }).unwrap();
     }
