@@ -1,6 +1,6 @@
 //! Signals as the event loop sees them, and stopping for the shell.
 
-use rustix::process::{Signal, getpgrp, getpid, getsid, kill_process, kill_process_group};
+use rustix::process::{Signal, getpgrp, getsid, kill_process_group};
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::Result;
@@ -74,6 +74,7 @@ pub fn can_stop() -> bool {
 pub fn stop() {
     // `finetop` under `cargo run`, or in a pipe: the shell waits for the whole group.
     let _ = kill_process_group(getpgrp(), Signal::TSTP);
-    // Our own TSTP goes to the handler, so it does not stop us; this does.
-    let _ = kill_process(getpid(), Signal::STOP);
+    // Our own TSTP goes to the handler, so it does not stop us; this does. To this thread: a signal to the process may
+    // be taken by another one, and this one would go on and take the terminal back before the stop reaches it.
+    let _ = signal_hook::low_level::raise(Signal::STOP.as_raw());
 }
