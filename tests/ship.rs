@@ -67,7 +67,7 @@ impl Side {
 }
 
 fn failed(stage: &Stage) -> Vec<&'static str> {
-    stage.checks.iter().filter(|c| !c.passed).map(|c| c.name).collect()
+    stage.checks.iter().filter(|c| !c.passed).map(|c| c.name.as_str()).collect()
 }
 
 fn detail(stage: &Stage, name: &str) -> String {

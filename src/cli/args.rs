@@ -249,23 +249,32 @@ pub struct ExportArgs {
     #[arg(value_name = "X")]
     pub what: String,
     /// Types, as in --gguf q4_k_m,q8_0: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, q4_1, q4_0, q3_k_l, q3_k_m, q3_k_s, q2_k
-    #[arg(long, value_name = "TYPE", required_unless_present = "lora", value_delimiter = ',')]
+    #[arg(long, value_name = "TYPE", required_unless_present_any = ["lora", "merged"], value_delimiter = ',')]
     pub gguf: Vec<String>,
     /// Write the adapter alone as a GGUF, for llama.cpp's --lora
     #[arg(long)]
     pub lora: bool,
+    /// Write the merged model too, in 16 bits, as a folder that transformers opens
+    #[arg(long)]
+    pub merged: bool,
     /// The folder to write into
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,
     /// What the model is called, in place of the run's or the model's name
     #[arg(long)]
     pub name: Option<String>,
+    /// Make a model of this name with `ollama create`, where Ollama is, once it is proven
+    #[arg(long, value_name = "NAME")]
+    pub ollama: Option<String>,
     /// Do not read it again and compare it with what was trained
     #[arg(long)]
     pub no_verify: bool,
     /// Print what was written as JSON
     #[arg(long)]
     pub json: bool,
+    /// The console starts exports so; they outlive it
+    #[arg(long, hide = true)]
+    pub worker: bool,
 }
 
 #[derive(Debug, Args)]

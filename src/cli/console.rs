@@ -49,7 +49,7 @@ fn train_here(recipe: &str) -> Result<()> {
     let aloud = Arc::new(AtomicBool::new(false));
     session.observe(train::teller(false, Arc::clone(&aloud)));
     let end = session.local_end();
-    let trainer = train::Trainer::start(session, loaded.recipe, Ranks::alone(), None)?;
+    let trainer = train::Trainer::start(session, loaded.recipe, Ranks::alone(), None, Box::new(|_| {}))?;
     let shown = runtime::run(StartAt::Local(end.clone()));
     if end.is_alive() {
         progress(&format!("training goes on here, in {}; Ctrl-C ends it with a checkpoint", end.dir().display()));

@@ -14,7 +14,6 @@ pub mod console;
 pub mod diff;
 pub mod eval;
 pub mod export;
-pub mod manifest;
 pub mod merge;
 pub mod new;
 pub mod output;

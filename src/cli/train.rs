@@ -1,6 +1,7 @@
 //! `finetop train`: headless training in this process, or detached in one of its own.
 
 use super::args::TrainArgs;
+use super::export::Teller;
 use super::output;
 use super::ranks::{self, Started};
 use crate::model::ranks::{Place, Ranks};
@@ -8,6 +9,7 @@ use crate::recipe::{self, Recipe};
 use crate::run::event::{Body, Event, Metrics, RunState, Severity};
 use crate::run::index::Index;
 use crate::run::session::{Observer, Session};
+use crate::run::shipping::{self, Order, Word};
 use crate::run::signals::Signals;
 use crate::run::summary::thousands;
 use crate::run::worker::{self, Launch};
@@ -116,7 +118,14 @@ fn here(args: &TrainArgs, job: Job, place: Option<&Place>) -> Result<()> {
     session.observe(teller(args.json, Arc::new(AtomicBool::new(true))));
     let dir = session.dir().to_owned();
     let ranks = ranks::lead(place, &recipe, &session.folder, resume)?;
-    Trainer::start(session, recipe, ranks, resume)?.wait()?;
+    let (mut teller, json) = (Teller::default(), args.json);
+    // What is exported is told beside the run's events, never among them.
+    let tell = move |word: Word| {
+        if !json {
+            teller.tell(&word)
+        }
+    };
+    Trainer::start(session, recipe, ranks, resume, Box::new(tell))?.wait()?;
     if args.json { Ok(()) } else { output::print(&dir.display().to_string()) }
 }
 
@@ -130,13 +139,30 @@ pub struct Trainer {
 
 impl Trainer {
     /// Writes the resolved recipe into the session's folder and begins.
-    pub fn start(mut session: Session, recipe: Recipe, ranks: Ranks, resume: Option<u64>) -> Result<Self> {
+    /// Once the run has finished, what its recipe exports is told to `tell`.
+    pub fn start(
+        mut session: Session,
+        recipe: Recipe,
+        ranks: Ranks,
+        resume: Option<u64>,
+        mut tell: Box<dyn FnMut(Word) + Send>,
+    ) -> Result<Self> {
         session.folder.write_recipe(&recipe::to_toml(&recipe))?;
         let signals = Signals::install(session.sender())?;
         let dir = session.dir().to_owned();
         // candle blocks, so the trainer is a thread that the runtime owns, fed by commands.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let work = runtime.spawn_blocking(move || trainer::train(&recipe, ranks, resume, &mut session));
+        let run = dir.clone();
+        let work = runtime.spawn_blocking(move || {
+            let ending = trainer::train(&recipe, ranks, resume, &mut session)?;
+            if ending.error().is_none()
+                && let Some(order) = Order::of_recipe(&recipe, &run)?
+            {
+                let shipped = shipping::ship(&order, &mut tell)?;
+                shipped.proof.map_or(Ok(()), |proof| proof.verdict(&order.out))?;
+            }
+            Ok(ending)
+        });
         Ok(Self { dir, signals, runtime, work })
     }
 

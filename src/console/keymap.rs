@@ -18,12 +18,13 @@ pub enum Context {
     Memory,
     Recipe,
     Diagnostics,
+    Export,
     /// Help, log and rows: pages that scroll.
     Pager,
 }
 
 impl Context {
-    pub const ALL: [Context; 9] = [
+    pub const ALL: [Context; 10] = [
         Context::Any,
         Context::Start,
         Context::Run,
@@ -32,6 +33,7 @@ impl Context {
         Context::Memory,
         Context::Recipe,
         Context::Diagnostics,
+        Context::Export,
         Context::Pager,
     ];
 
@@ -46,6 +48,7 @@ impl Context {
             Context::Memory => "memory",
             Context::Recipe => "recipe",
             Context::Diagnostics => "diagnostics",
+            Context::Export => "export",
             Context::Pager => "pager",
         }
     }
@@ -61,6 +64,7 @@ impl Context {
             Context::Memory => "memory pane",
             Context::Recipe => "recipe pane",
             Context::Diagnostics => "diagnostics pane",
+            Context::Export => "export page",
             Context::Pager => "pages that scroll",
         }
     }
@@ -125,6 +129,8 @@ pub enum Action {
     Sort,
     ResumeRun,
     Delete,
+    ExportRun,
+    CompareBase,
 }
 
 /// One line of the table.
@@ -160,6 +166,7 @@ const TABLE: &[Row] = {
         ("enter",     Start,   Open,            "open",             "open the run, recipe or demo",                            "open"),
         ("n",         Start,   New,             "new",              "new run: a recipe for your rows",                         "new"),
         ("R",         Start,   ResumeRun,       "resume run",       "resume from the last checkpoint (asks)",                  "resume"),
+        ("e",         Start,   ExportRun,       "export",           "write the run's model for others to use",                 "export"),
         ("D",         Start,   Delete,          "delete",           "delete the run's folder (asks)",                          "delete"),
         ("/",         Start,   Search,          "search",           "search the runs",                                         "search"),
         ("space",     Start,   Mark,            "mark",             "mark a run: delete takes all that are marked",            "mark"),
@@ -231,11 +238,24 @@ const TABLE: &[Row] = {
         ("E",         Run,     Evaluate,        "evaluate",         "evaluate now",                                            ""),
         ("S",         Run,     Stop,            "stop",             "end the run with a checkpoint (asks)",                    ""),
         ("s",         Run,     SampleNow,       "sample",           "draw samples now",                                        ""),
-        ("p",         Run,     OwnPrompt,       "prompt",           "a prompt of your own",                                    ""),
+        ("p",         Run,     OwnPrompt,       "prompt",           "a prompt of your own; a chat once the run has ended",                                    ""),
         ("a",         Run,     Fix,             "fix",              "apply the worst finding's fix",                           ""),
+        ("e",         Run,     ExportRun,       "export",           "write the model for others to use: GGUF, merged, Ollama", ""),
+        ("c",         Run,     CompareBase,     "compare",          "talk to it beside its base, once it has ended",           ""),
         ("b",         Run,     Branch,          "branch",           "another run from the checkpoint before the cursor (asks)", ""),
         ("L",         Run,     Log,             "log",              "the run's log",                                           ""),
         ("Y",         Run,     Copy,            "copy",             "copy this pane as text",                                  ""),
+
+        ("space",     Export,  Mark,            "choose",           "choose this, or not",                                     "choose"),
+        ("enter",     Export,  Open,            "write",            "write what is chosen, and prove it",                      "write"),
+        ("i",         Export,  Edit,            "name",             "the model's name",                                        "name"),
+        ("Y",         Export,  Copy,            "copy command",     "copy the line that serves it",                            "copy"),
+        ("up k",      Export,  Up,              "up",               "up",                                                      ""),
+        ("down j",    Export,  Down,            "down",             "down",                                                    ""),
+        ("pgup",      Export,  PageUp,          "page up",          "page up",                                                 ""),
+        ("pgdn",      Export,  PageDown,        "page down",        "page down",                                               ""),
+        ("g home",    Export,  First,           "first",            "first",                                                   ""),
+        ("G end",     Export,  Last,            "last",             "last",                                                    ""),
 
         ("up k",      Pager,   Up,              "line up",          "line up",                                                 "scroll"),
         ("down j",    Pager,   Down,            "line down",        "line down",                                               "scroll"),
@@ -321,7 +341,8 @@ pub fn contexts_of(m: &Model, page: Page) -> Vec<Context> {
             };
             vec![pane, Context::Run, Context::Any]
         }
-        Page::Palette | Page::New => vec![],
+        Page::Palette | Page::New | Page::Chat => vec![],
+        Page::Export => vec![Context::Export, Context::Any],
         Page::Help | Page::Log | Page::Rows => vec![Context::Pager, Context::Any],
     }
 }

@@ -3,7 +3,8 @@
 use super::key::Key;
 use super::model::{Machine, Reading, RecipeRow, RowTokens, RunRow};
 use crate::run::command::Command;
-use crate::run::event::Event;
+use crate::run::event::{Event, SampleSettings};
+use crate::run::shipping::{Offer, Wanted, Word};
 use std::path::PathBuf;
 
 /// Something happened: a key, a line of events, the clock.
@@ -61,6 +62,37 @@ pub enum Message {
     Drafted(PathBuf),
     /// It could not be.
     NotDrafted(String),
+    /// What can be written of a run.
+    Offered {
+        run: PathBuf,
+        found: Result<Offer, String>,
+    },
+    /// All that the run's export has said so far.
+    Exported {
+        run: PathBuf,
+        words: Vec<Word>,
+    },
+    /// The model has been read, and what it was before, where that was asked for.
+    TalkReady {
+        title: String,
+        before: Option<String>,
+        settings: SampleSettings,
+    },
+    /// The next piece of an answer; `ended` with its last: why, how many tokens, how fast.
+    Heard {
+        who: Who,
+        piece: String,
+        ended: Option<String>,
+    },
+    TalkFailed(String),
+}
+
+/// Who answers on the chat page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Trained,
+    /// What it was before it was trained.
+    Before,
 }
 
 /// A mouse event; columns and rows from 0.
@@ -159,4 +191,28 @@ pub enum Effect {
         model: String,
         data: String,
     },
+    /// Say what can be written of a run, and follow an export of it that is there.
+    LookAtExport {
+        run: PathBuf,
+    },
+    Export {
+        run: PathBuf,
+        out: PathBuf,
+        wanted: Wanted,
+    },
+    /// Stop following it; what is at work goes on.
+    CloseExport,
+    /// Read the run's model to talk to it; `compare`: what it was before too.
+    Talk {
+        run: PathBuf,
+        compare: bool,
+    },
+    Say {
+        text: String,
+        settings: SampleSettings,
+    },
+    /// End the answer that is on its way.
+    Hush,
+    BeginAnew,
+    EndTalk,
 }

@@ -9,7 +9,9 @@
 
 pub mod chart;
 mod chart_update;
+pub mod chat_page;
 pub mod curves;
+pub mod export_page;
 pub mod fields;
 pub mod format;
 pub mod key;

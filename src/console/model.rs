@@ -1,5 +1,7 @@
 //! All the state of the screen. Views read it, [`super::update`] alone changes it.
 
+use super::chat_page::ChatPage;
+use super::export_page::ExportPage;
 use super::keymap::{Context, Keymap};
 use super::new_page::NewPage;
 use super::run_page::RunPage;
@@ -17,6 +19,8 @@ pub struct Model {
     pub new: NewPage,
     /// The open run or recipe.
     pub run: Option<RunPage>,
+    pub export: ExportPage,
+    pub chat: ChatPage,
     pub palette: Palette,
     /// First line shown on a page that scrolls (help, log, rows).
     pub scroll: usize,
@@ -44,6 +48,8 @@ pub enum Page {
     Start,
     New,
     Run,
+    Export,
+    Chat,
     Palette,
     Help,
     Log,
@@ -158,6 +164,8 @@ impl Model {
             start: StartPage::default(),
             new: NewPage::default(),
             run: None,
+            export: ExportPage::default(),
+            chat: ChatPage::default(),
             palette: Palette::default(),
             scroll: 0,
             log: Vec::new(),
@@ -183,7 +191,8 @@ impl Model {
     /// Whether keys are text now: then no letter acts.
     pub fn typing(&self) -> bool {
         match self.page() {
-            Page::Palette | Page::New => true,
+            Page::Palette | Page::New | Page::Chat => true,
+            Page::Export => self.export.typing.is_some(),
             Page::Run => self.run.as_ref().is_some_and(|r| r.input.is_some()),
             Page::Start => self.start.search.is_some(),
             _ => false,

@@ -8,7 +8,7 @@ use super::remedy::{self, Offer, Remedy};
 use super::run_page::{Pane, RunPage};
 use super::start::edit_request;
 use super::view;
-use super::{chart_update, recipe_update, samples_update};
+use super::{chart_update, chat_page, export_page, recipe_update, samples_update};
 use crate::run::command::Command;
 use crate::run::event::RunState;
 use ratatui::layout::Rect;
@@ -38,7 +38,12 @@ fn act_on(m: &mut Model, pane: Pane, action: Action) -> Vec<Effect> {
         Action::Branch => return branch(m),
         Action::SampleNow => return samples_update::now(m, None),
         Action::Fix => return fix(m),
-        Action::OwnPrompt => samples_update::own_prompt(m),
+        Action::OwnPrompt => match page.folder.clone().filter(|_| over(page)) {
+            Some(run) => return chat_page::open(m, run, false),
+            None => samples_update::own_prompt(m),
+        },
+        Action::CompareBase => return compare(m),
+        Action::ExportRun => return export(m),
         Action::RowsOfStep => return rows(m),
         Action::Log => return page.folder.clone().map(|run| vec![Effect::ReadLog { run }]).unwrap_or_default(),
         Action::Copy => return copy(m),
@@ -88,6 +93,33 @@ pub fn back(page: &mut RunPage) -> bool {
 pub fn reachable(page: &RunPage) -> bool {
     let ended = matches!(page.run.state, Some(RunState::Finished | RunState::Stopped | RunState::Failed));
     page.folder.is_some() && page.live && !ended
+}
+
+/// Whether the run has ended, and left a checkpoint: then its model can be talked to.
+pub fn over(page: &RunPage) -> bool {
+    page.folder.is_some() && !reachable(page) && !page.run.checkpoints.is_empty()
+}
+
+fn compare(m: &mut Model) -> Vec<Effect> {
+    match m.run.as_ref().filter(|p| over(p)).and_then(|p| p.folder.clone()) {
+        Some(run) => chat_page::open(m, run, true),
+        None => {
+            m.say(
+                "once the run has ended, this talks to it beside its base; until then the samples compare with step 0",
+            );
+            Vec::new()
+        }
+    }
+}
+
+fn export(m: &mut Model) -> Vec<Effect> {
+    match m.run.as_ref().filter(|p| !p.run.checkpoints.is_empty()).and_then(|p| p.folder.clone()) {
+        Some(run) => export_page::open(m, run),
+        None => {
+            m.say("there is no checkpoint yet that could be exported");
+            Vec::new()
+        }
+    }
 }
 
 /// Sends a command to the trainer and says what follows, or why it cannot be sent.

@@ -159,6 +159,10 @@ pub fn act(m: &mut Model, command: Action) -> Vec<Effect> {
                 Item::Demo => vec![Effect::Demo],
             };
         }
+        Action::ExportRun => match start.run().filter(|r| r.checkpoint.is_some()).map(|r| r.folder.clone()) {
+            Some(run) => return super::export_page::open(m, run),
+            None => m.say("choose a run that has a checkpoint"),
+        },
         Action::Log => {
             if let Item::Run(run) = start.current() {
                 return vec![Effect::ReadLog { run }];

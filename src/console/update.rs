@@ -2,11 +2,11 @@
 
 use super::key::Key;
 use super::keymap::{self, Action};
-use super::message::{Effect, Message};
+use super::message::{Effect, Message, Mouse};
 use super::model::{Model, Page};
 use super::run_page::{Pane, RunPage};
 use super::run_state::refusal;
-use super::{new_page, pager, palette, run_update, start};
+use super::{chat_page, export_page, new_page, pager, palette, run_update, start};
 use crate::run::event::{Body, Event};
 
 /// Changes the model as the message says, and returns what the runtime is to do.
@@ -80,9 +80,19 @@ pub fn update(m: &mut Model, message: Message) -> Vec<Effect> {
             m.new.busy = None;
             m.complain(why);
         }
+        Message::Offered { run, found } => export_page::offered(m, &run, found),
+        Message::Exported { run, words } => export_page::said(m, &run, words),
+        Message::TalkReady { title, before, settings } => chat_page::ready(m, title, before, settings),
+        Message::Heard { who, piece, ended } => chat_page::heard(m, who, &piece, ended),
+        Message::TalkFailed(why) => chat_page::failed(m, why),
         Message::Mouse(mouse) => match m.page() {
             Page::Start => return start::mouse(m, mouse),
             Page::Run => return run_update::mouse(m, mouse),
+            Page::Chat | Page::Export => match mouse {
+                Mouse::WheelUp { .. } => return press(m, Key::Up),
+                Mouse::WheelDown { .. } => return press(m, Key::Down),
+                Mouse::Click { .. } => {}
+            },
             _ => {}
         },
         Message::Paste(text) => {
@@ -132,6 +142,8 @@ fn press(m: &mut Model, key: Key) -> Vec<Effect> {
     match m.page() {
         Page::Palette => return palette::press(m, key),
         Page::New => return new_page::press(m, key),
+        Page::Chat => return chat_page::press(m, key),
+        Page::Export if m.typing() => return export_page::typed(m, key),
         Page::Start if m.typing() => return start::typed(m, key),
         Page::Run if m.typing() => return run_update::typed(m, key),
         _ => {}
@@ -167,6 +179,7 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
         }
         Action::Suspend => vec![Effect::Suspend],
         Action::Back if m.page() == Page::Run => run_update::escape(m),
+        Action::Back if m.page() == Page::Export => export_page::leave(m),
         Action::Back => {
             if m.pages.len() > 1 {
                 m.pages.pop();
@@ -186,7 +199,8 @@ pub fn act(m: &mut Model, action: Action) -> Vec<Effect> {
             Page::Start => start::act(m, action),
             Page::Run => run_update::act(m, action),
             Page::Help | Page::Log | Page::Rows => pager::act(m, action),
-            Page::Palette | Page::New => Vec::new(),
+            Page::Export => export_page::act(m, action),
+            Page::Palette | Page::New | Page::Chat => Vec::new(),
         },
     }
 }

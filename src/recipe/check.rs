@@ -44,6 +44,7 @@ pub fn read(entry: &Entry, text: &str) -> Result<Value, Wrong> {
             | Type::Model
             | Type::Template
             | Type::Texts
+            | Type::Choices(_)
             | Type::Rewards
             | Type::Modules(_)
     );
@@ -101,6 +102,10 @@ fn typed(ty: Type, v: &Value, base: &Path) -> Result<Json, Found> {
         },
         Type::Bool => v.as_bool().map(Json::from).ok_or_else(|| no(format!("it is {}", kind(v)))),
         Type::Modules(names) => modules(v, names),
+        Type::Choices(words) => many(v, |v| match text(v)? {
+            s if words.contains(&s) => Ok(s.into()),
+            _ => Err(no("")),
+        }),
         Type::Texts => many(v, |v| text(v).map(Json::from)),
         Type::Prompts => each(v, |v| match v.as_str() {
             Some(s) => Ok(s.into()),

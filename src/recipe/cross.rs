@@ -42,6 +42,14 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         let what = "train.early_stopping_patience needs evaluations during the run, and train.eval_steps is 0";
         problem(given, "train.early_stopping_patience", what, "give train.eval_steps, such as 50");
     }
+    if recipe.export.ollama.is_some() && recipe.export.gguf.is_empty() {
+        let what = "export.ollama needs a GGUF, and export.gguf names no type";
+        problem(given, "export.ollama", what, "give export.gguf = [\"q4_k_m\"]");
+    }
+    if recipe.export.lora && recipe.lora.is_none() {
+        let what = "export.lora needs an adapter, and this recipe trains the whole model";
+        problem(given, "export.lora", what, "remove it, or add [lora]");
+    }
     if recipe.model.load_in_4bit && recipe.model.load_in_fp8 {
         let what = "model.load_in_4bit and model.load_in_fp8 are both given";
         problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");

@@ -25,6 +25,6 @@ pub use edit::{all, diff, get, set, unset, with};
 pub use load::{Loaded, examine, load, parse};
 pub use problem::{Place, Problem};
 pub use rewards::RewardFunc;
-pub use table::{FUSED, LINEAR};
+pub use table::{FUSED, LINEAR, TYPES};
 pub use values::*;
 pub use write::to_toml;

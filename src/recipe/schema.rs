@@ -47,6 +47,8 @@ pub enum Type {
     Bool,
     /// `"all-linear"`, or a list of these module names.
     Modules(&'static [&'static str]),
+    /// One of these words, or a list of them.
+    Choices(&'static [&'static str]),
     /// A text, or a list of texts.
     Texts,
     /// A list of texts and of `{ prompt, expect }`.
@@ -124,6 +126,7 @@ impl Type {
             Type::Float(b) => format!("a number {}", b.text()),
             Type::Bool => "true or false".into(),
             Type::Modules(names) => format!("\"all-linear\", or a list out of {}", names.join(", ")),
+            Type::Choices(words) => format!("one of, or a list out of {}", words.join(", ")),
             Type::Texts => "text in quotes, or a list of them".into(),
             Type::Prompts => "a list of texts or { prompt = \"…\", expect = \"…\" }".into(),
             Type::Messages => "a list of { role = \"…\", content = \"…\" }".into(),
@@ -204,7 +207,7 @@ impl Entry {
 }
 
 /// The tables of a recipe, in the order they are written.
-pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "dpo", "grpo", "sample", "check"];
+pub const SECTIONS: &[&str] = &["model", "lora", "data", "train", "dpo", "grpo", "sample", "export", "check"];
 
 /// The method that a table belongs to, where it is one method's alone.
 pub fn method_of(section: &str) -> Option<Method> {
@@ -226,6 +229,7 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
         table::DPO,
         table::GRPO,
         table::SAMPLE,
+        table::EXPORT,
         table::CHECK,
     ]
     .into_iter()

@@ -144,6 +144,7 @@ const TABLES: &[(&[&str], &str)] = &[
     (&["dataset", "datasets", "train_data"], "data"),
     (&["sampling", "generation", "generation_config", "samples", "inference"], "sample"),
     (&["base_model", "tokenizer"], "model"),
+    (&["save", "saving", "output", "gguf", "ollama"], "export"),
     (&["checks", "preflight"], "check"),
 ];
 

@@ -45,6 +45,7 @@ pub struct Recipe {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpo: Option<GrpoSection>,
     pub sample: SampleSection,
+    pub export: ExportSection,
     pub check: CheckSection,
 }
 
@@ -331,6 +332,28 @@ impl Prompt {
             Prompt::Plain(_) => None,
             Prompt::Scored { expect, .. } => Some(expect),
         }
+    }
+}
+
+/// What a run that has finished writes beside its checkpoints, in `export/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExportSection {
+    /// `none`, `16bit` or `f32`.
+    pub merged: String,
+    /// As `finetop export --gguf` takes them.
+    pub gguf: Vec<String>,
+    /// The adapter alone, as a GGUF.
+    pub lora: bool,
+    /// The model of Ollama's to make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ollama: Option<String>,
+}
+
+impl ExportSection {
+    /// Whether anything is asked for.
+    pub fn asks(&self) -> bool {
+        self.merged != "none" || self.lora || !self.gguf.is_empty()
     }
 }
 

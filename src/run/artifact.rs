@@ -75,6 +75,16 @@ fn best_step(folder: &RunFolder) -> Result<Option<u64>> {
 }
 
 impl Artifact {
+    /// What this was before its run trained it: the model, with the adapter that the run was given, if any. `None`: it is
+    /// no run's.
+    pub fn before(&self) -> Option<Artifact> {
+        let recipe = self.recipe.as_ref()?;
+        let adapter = recipe.lora.as_ref().and_then(|l| l.adapter_name_or_path.clone());
+        let model = recipe.model.name_or_path.clone();
+        let title = adapter.as_ref().map_or_else(|| model.clone(), |a| a.display().to_string());
+        Some(Artifact { title, model, adapter, recipe: self.recipe.clone() })
+    }
+
     /// Read weights, adapter, tokenizer and template.
     pub fn load(&self) -> Result<Speaker> {
         self.load_on(Computes::default())

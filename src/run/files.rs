@@ -56,6 +56,14 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".tmp-{name}-{}", std::process::id()))
 }
 
+/// Bytes free for us on the disk of `path`, or of the nearest folder above it that is there.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let path = std::path::absolute(path).ok()?;
+    let there = path.ancestors().find(|p| p.exists())?;
+    let fs = rustix::fs::statvfs(there).ok()?;
+    fs.f_bavail.checked_mul(fs.f_frsize)
+}
+
 /// Makes a rename or a new name in `folder` survive a power cut.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };

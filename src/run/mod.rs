@@ -2,7 +2,8 @@
 //!
 //! Here: the folder and its files, the lock that tells a running trainer from a dead one, the events a run
 //! says and the commands it takes, the trainer's side of both ([`session`]), a viewer's side ([`link`]),
-//! starting a trainer as a process of its own ([`worker`]), and the list of runs seen ([`index`]).
+//! starting a trainer as a process of its own ([`worker`]), the list of runs seen ([`index`]), and what a run
+//! leaves for others to use ([`shipping`]).
 //!
 //! Must not know the console, nor how anything is trained.
 
@@ -20,8 +21,10 @@ pub mod lock;
 pub mod places;
 pub mod server;
 pub mod session;
+pub mod shipping;
 pub mod signals;
 pub mod summary;
+pub mod talk;
 pub mod trainer;
 pub mod worker;
 

@@ -142,7 +142,8 @@ fn kind_of(code: i32) -> Option<Kind> {
         .find(|kind| i32::from(kind.exit_code()) == code)
 }
 
-fn this_program() -> Result<PathBuf> {
+/// The file of this program, to start it again.
+pub fn this_program() -> Result<PathBuf> {
     let program = std::env::current_exe().map_err(|e| Error::new(format!("cannot find this program's file: {e}")))?;
     // After an update the file of the running program has no name any more, but still this handle.
     Ok(if program.exists() { program } else { PathBuf::from("/proc/self/exe") })

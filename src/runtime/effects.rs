@@ -8,10 +8,13 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::follow::Follower;
 use super::recipe_file::RecipeFiles;
+use super::shipping::Exports;
+use super::talking::Talking;
 use super::{drafting, launch, listing, remove, rows};
 use crate::console::{Effect, Message};
 use crate::run::folder::RunFolder;
 use crate::run::link::{Link, LocalEnd};
+use crate::run::shipping;
 use crate::{Error, Result};
 
 /// Of a long log only the end is shown.
@@ -55,12 +58,23 @@ pub struct Effects {
     files: RecipeFiles,
     /// The log that is shown.
     log: Option<PathBuf>,
+    exports: Option<Exports>,
+    talking: Option<Talking>,
 }
 
 impl Effects {
     pub fn new() -> (Effects, UnboundedReceiver<Note>) {
         let (say, inbox) = unbounded_channel();
-        (Effects { say, follower: None, local: None, files: RecipeFiles::default(), log: None }, inbox)
+        let effects = Effects {
+            say,
+            follower: None,
+            local: None,
+            files: RecipeFiles::default(),
+            log: None,
+            exports: None,
+            talking: None,
+        };
+        (effects, inbox)
     }
 
     pub fn carry_out(&mut self, effect: Effect) -> Wish {
@@ -103,6 +117,36 @@ impl Effects {
                     let written = drafting::write(&goal, &model, &data, &mut tell);
                     Ok(Note::Tell(written.map_or_else(|e| Message::NotDrafted(e.to_string()), Message::Drafted)))
                 });
+            }
+            Effect::LookAtExport { run } => self.exports = Some(Exports::follow(run, self.say.clone())),
+            Effect::CloseExport => self.exports = None,
+            Effect::Export { run, out, wanted } => {
+                let say = self.say.clone();
+                self.work(move || {
+                    shipping::start(&wanted, &out).or_else(|e| {
+                        let words = vec![shipping::Word::Failed { why: e.to_string() }];
+                        drop(say.send(Note::Tell(Message::Exported { run, words })));
+                        Err(e)
+                    })?;
+                    Ok(Note::List)
+                });
+            }
+            Effect::Talk { run, compare } => self.talking = Some(Talking::start(&run, compare, self.say.clone())),
+            Effect::EndTalk => self.talking = None,
+            Effect::Say { text, settings } => {
+                if let Some(talking) = &self.talking {
+                    talking.say(text, settings);
+                }
+            }
+            Effect::Hush => {
+                if let Some(talking) = &self.talking {
+                    talking.hush();
+                }
+            }
+            Effect::BeginAnew => {
+                if let Some(talking) = &self.talking {
+                    talking.begin_anew();
+                }
             }
             Effect::Delete { runs } => self.work(move || remove::runs(&runs)),
             Effect::Rows { run, rows } => self.work(move || rows::read(&run, &rows)),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::console::model::{Machine, RecipeRow, RunRow};
 use crate::memory::{Card, Local, Telemetry as _};
 use crate::recipe;
+use crate::run::files::free_space;
 use crate::run::index::Index;
 use crate::run::summary::{Status, Summary};
 
@@ -93,14 +94,8 @@ pub fn machine() -> Machine {
         gpu_free: free,
         cores: std::thread::available_parallelism().map_or(0, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_total: reading.total,
-        disk_free: disk_free(),
+        disk_free: free_space(Path::new(".")),
     }
-}
-
-/// Bytes free for us where the current folder is.
-fn disk_free() -> Option<u64> {
-    let fs = rustix::fs::statvfs(".").ok()?;
-    fs.f_bavail.checked_mul(fs.f_frsize)
 }
 
 #[cfg(test)]

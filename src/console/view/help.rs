@@ -16,9 +16,15 @@ pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
 /// The contexts in the order of the help: those of the page below first, innermost first.
 fn order(m: &Model) -> Vec<Context> {
     use Context::*;
-    let below = m.pages.iter().rev().copied().find(|p| matches!(p, Page::Start | Page::Run)).unwrap_or(Page::Start);
+    let below = m
+        .pages
+        .iter()
+        .rev()
+        .copied()
+        .find(|p| matches!(p, Page::Start | Page::Run | Page::Export))
+        .unwrap_or(Page::Start);
     let mut all = keymap::contexts_of(m, below);
-    all.extend([Any, Start, Run, Loss, Samples, Memory, Recipe, Diagnostics, Pager]);
+    all.extend([Any, Start, Run, Loss, Samples, Memory, Recipe, Diagnostics, Export, Pager]);
     let mut order: Vec<Context> = Vec::new();
     all.into_iter().filter(|c| m.keymap.of(*c).next().is_some()).for_each(|c| {
         if !order.contains(&c) {

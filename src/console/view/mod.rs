@@ -1,7 +1,9 @@
 //! Drawing: the model becomes cells. One file a page or pane; nothing here changes the model.
 
 mod ascii;
+pub mod chat;
 pub mod chrome;
+pub mod export;
 pub mod help;
 pub mod log;
 pub mod new;
@@ -49,6 +51,8 @@ fn page(m: &Model, page: Page, area: Rect, buf: &mut Buffer) {
         Page::Start => start::render(m, area, buf),
         Page::New => new::render(m, area, buf),
         Page::Run => run::render(m, area, buf),
+        Page::Export => export::render(m, area, buf),
+        Page::Chat => chat::render(m, area, buf),
         Page::Palette => palette::render(m, area, buf),
         Page::Help => help::render(m, area, buf),
         Page::Log => log::render(m, area, buf),

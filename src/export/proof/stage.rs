@@ -19,20 +19,20 @@ use crate::model::loading::Opened;
 use crate::model::lora::Tuning;
 use crate::model::source;
 use crate::ops::optimizer::Optim;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// One question and its answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    pub name: &'static str,
+    pub name: String,
     pub passed: bool,
     /// What was found; where it failed, the first difference.
     pub detail: String,
 }
 
 /// What was found of one written model.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
     pub path: PathBuf,
     /// The type that most weights have: `Q4_K`.
@@ -109,13 +109,18 @@ pub fn prove(subject: &Subject, trained: &Trained, path: &Path, tell: &mut dyn F
     let mut stage = Stage::new(path);
     // The first check that cannot be made ends the stage.
     if let Err(e) = stage.run(subject, trained, tell) {
-        stage.checks.push(Check { name: "reads", passed: false, detail: e.to_string().replace('\n', " ") });
+        stage.checks.push(Check { name: "reads".into(), passed: false, detail: e.to_string().replace('\n', " ") });
     }
     stage.passed = stage.checks.iter().all(|c| c.passed);
     stage
 }
 
 impl Stage {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     fn new(path: &Path) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -132,7 +137,7 @@ impl Stage {
 
     fn check(&mut self, name: &'static str, wrong: Option<String>, right: impl Into<String>) {
         let passed = wrong.is_none();
-        self.checks.push(Check { name, passed, detail: wrong.unwrap_or_else(|| right.into()) });
+        self.checks.push(Check { name: name.to_string(), passed, detail: wrong.unwrap_or_else(|| right.into()) });
     }
 
     fn run(&mut self, subject: &Subject, trained: &Trained, tell: &mut dyn FnMut(&str)) -> Result<()> {

@@ -1,11 +1,14 @@
 //! The entries of the schema, a file for the long sections. Data only.
 
 mod dpo;
+mod export;
 mod grpo;
 mod sample;
 mod train;
 
 pub(super) use dpo::DPO;
+pub(super) use export::EXPORT;
+pub use export::TYPES;
 pub(super) use grpo::GRPO;
 pub(super) use sample::{CHECK, SAMPLE};
 pub(super) use train::TRAIN;

@@ -1,10 +1,12 @@
-//! The demo's one dim line: what is happening, and which key is worth pressing now. In no other run.
+//! One dim line: in the demo what is happening, and which key is worth pressing now; in other runs, once they have ended,
+//! what can be done with the model.
 
 use crate::console::format;
 use crate::console::keymap::Action;
 use crate::console::model::Model;
 use crate::console::remedy::{self, Remedy};
 use crate::console::run_page::{Pane, RunPage};
+use crate::console::run_update;
 use crate::console::view::pen::Pen;
 use crate::run::event::{RunState, Severity};
 use ratatui::buffer::Buffer;
@@ -12,20 +14,31 @@ use ratatui::layout::Rect;
 use unicode_width::UnicodeWidthStr;
 
 pub fn render(m: &Model, page: &RunPage, area: Rect, row: u16, buf: &mut Buffer) {
-    if !page.run.start.demo {
+    if !page.run.start.demo && !run_update::over(page) {
         return;
     }
     let t = &m.theme;
     let mut pen = Pen::at(buf, area, row);
     pen.gap(1);
     // The long form where all of it fits: its end says which key to press.
-    let long = words(m, page, false);
+    let words = |short| if page.run.start.demo { words(m, page, short) } else { offers(m, page) };
+    let long = words(false);
     let room = usize::from(pen.room());
-    let text = if long.replace('`', "").width() <= room { long } else { words(m, page, true) };
+    let text = if long.replace('`', "").width() <= room { long } else { words(true) };
     // Keys stand between backquotes: they are not dim.
     for (i, part) in text.split('`').enumerate() {
         pen.put(part, if i % 2 == 1 { t.strong() } else { t.dim });
     }
+}
+
+/// What can be done with the model of a run that has ended, in the order of the way to its users.
+fn offers(m: &Model, page: &RunPage) -> String {
+    if !run_update::over(page) {
+        return String::new();
+    }
+    let key = |action| format!("`{}`", m.keymap.key(action));
+    let (chat, compare, export) = (key(Action::OwnPrompt), key(Action::CompareBase), key(Action::ExportRun));
+    format!("{chat} chat   {compare} compare with base   {export} export")
 }
 
 /// The line for where the run is now; the short form fits 80 columns.
@@ -63,7 +76,7 @@ fn words(m: &Model, page: &RunPage, short: bool) -> String {
     }
     match run.state {
         Some(RunState::Finished | RunState::Stopped) => {
-            format!("finished, {score}. {samples} compares the samples with step 0, {leave} leaves")
+            format!("finished, {score}. {}", offers(m, page))
         }
         Some(RunState::Failed) => format!("the demo failed; {} shows its log", key(Action::Log)),
         _ if run.steps.is_empty() => {

@@ -11,6 +11,8 @@ mod recipe;
 mod samples;
 mod series;
 
+pub use header::bar;
+
 use crate::console::model::Model;
 use crate::console::run_page::{Pane, RunPage};
 use crate::console::theme::Theme;
@@ -271,7 +273,7 @@ fn severity(s: Severity, t: &Theme) -> (&'static str, Style) {
 }
 
 /// Text being typed, with its cursor as a reversed cell.
-fn typed(pen: &mut Pen, input: &tui_input::Input, t: &Theme) {
+pub fn typed(pen: &mut Pen, input: &tui_input::Input, t: &Theme) {
     let room = usize::from(pen.room().min(60)).saturating_sub(1);
     let skip = input.visual_scroll(room.max(1));
     let (mut column, mut under) = (0, false);
