@@ -8,7 +8,8 @@
 //! | [`cli`] | arguments, one small file a command |
 //! | [`console`] | the screen's state, its pure update, its views |
 //! | [`runtime`] | event loop, terminal guard, signals, effects |
-//! | [`run`] | run folder, events, commands, worker, attach, index |
+//! | [`serve`] | an OpenAI-compatible endpoint over one model |
+//! | [`run`] | run folder, events, commands, worker, attach, index, export, talk |
 //! | [`diagnose`] | one rule a file |
 //! | [`train`] | one flat loop a method, and its parts |
 //! | [`export`] | adapter, merge, GGUF and its quantizers, Modelfile, proof |
@@ -44,6 +45,7 @@ pub mod ops;
 pub mod recipe;
 pub mod run;
 pub mod runtime;
+pub mod serve;
 pub mod train;
 
 pub use error::{Error, Kind, Result};

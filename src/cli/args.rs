@@ -46,6 +46,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Prove that what was exported is what was trained
     Verify(VerifyArgs),
+    /// Serve a run, an adapter or a model to OpenAI's clients, on this machine
+    Serve(ServeArgs),
     /// Measure how fast this machine trains
     Bench(BenchArgs),
     /// List the runs seen on this machine
@@ -288,6 +290,19 @@ pub struct VerifyArgs {
     /// Print the proof as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A run (name or folder, RUN@STEP for one of its checkpoints), an adapter or a model
+    #[arg(value_name = "X")]
+    pub what: String,
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The port; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
 }
 
 #[derive(Debug, Args)]

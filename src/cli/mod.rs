@@ -21,6 +21,7 @@ pub mod plan;
 pub mod ranks;
 pub mod rm;
 pub mod runs;
+pub mod serve;
 pub mod show;
 pub mod snapshot;
 pub mod sparkline;
@@ -86,6 +87,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Export(args) => export::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Runs(args) => runs::run(&args),
         Command::Status(args) => status::run(&args),

@@ -44,6 +44,15 @@ pub fn find(x: &str) -> Result<Artifact> {
     }
 }
 
+/// The folder of the run that `x` names, if it names one.
+pub fn run_of(x: &str) -> Option<PathBuf> {
+    let path = Path::new(x);
+    if x == "demo" || path.join(adapter::CONFIG).is_file() || (path.exists() && !path.join("events.jsonl").is_file()) {
+        return None;
+    }
+    Index::of_user().find_with_step(x).ok().map(|(folder, _)| folder.path().to_owned())
+}
+
 /// The run's best checkpoint by eval where it has one, else its latest; or the one of `step`.
 fn of_run(folder: &RunFolder, step: Option<u64>) -> Result<Artifact> {
     let text = folder.read_recipe()?;

@@ -70,12 +70,24 @@ pub struct Start {
     pub trainable_parameters: u64,
     pub total_parameters: u64,
     pub effective_batch: u64,
+    /// The files of rows that were trained on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<DataFile>,
     /// What preflight found to be well: (rule, title, evidence).
     pub passed: Vec<(String, String, String)>,
     /// 0 for a fresh start, else the step resumed from; steps after it count anew.
     pub resumed_from: u64,
     /// Whether this is the built-in demo (the console then shows its hint line).
     pub demo: bool,
+}
+
+/// A file of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    pub path: String,
+    pub rows: u64,
+    /// Hash of its contents, hexadecimal.
+    pub blake3: String,
 }
 
 /// One optimizer step.

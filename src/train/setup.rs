@@ -1,6 +1,6 @@
 //! From a recipe to everything its loop needs: model, tokenizer, template, examples, the order of batches.
 
-use super::event::{Component, Memory, Start};
+use super::event::{Component, DataFile, Memory, Start};
 use super::parts::checkpoint::{self, Saved};
 use super::parts::companions::companions;
 use super::speaker::{Computes, Speaker, TemplateChoice, lora_of};
@@ -270,6 +270,12 @@ fn facts(
         trainable_parameters: speaker.model.params().len() as u64,
         total_parameters: speaker.model.total_parameters(),
         effective_batch: (t.per_device_train_batch_size * t.gradient_accumulation_steps * ranks.size()) as u64,
+        data: data
+            .summary
+            .sources
+            .iter()
+            .map(|s| DataFile { path: s.path.display().to_string(), rows: s.rows, blake3: s.blake3.clone() })
+            .collect(),
         passed: Vec::new(),
         resumed_from: 0,
         demo: recipe.model.name_or_path == "demo" && recipe.run_name == "demo",

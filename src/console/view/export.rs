@@ -18,7 +18,7 @@ use crate::run::shipping::{Offer, Word};
 const BAR: u16 = 30;
 const BAR_AT: u16 = 12;
 /// Where a check's words begin.
-const DETAIL: u16 = 16;
+const DETAIL: u16 = 18;
 
 pub fn render(m: &Model, area: Rect, buf: &mut Buffer) {
     let (t, page) = (&m.theme, &m.export);
@@ -184,7 +184,16 @@ fn progress(m: &Model, page: &ExportPage, area: Rect, buf: &mut Buffer) {
         Word::Proving { file, what } => Some(format!("{file}: {what} …")),
         _ => None,
     });
-    let below = end(page, t).len() as u16;
+    let columns = right.saturating_sub(area.x + 4);
+    let end: Vec<Line> = end(page, t)
+        .into_iter()
+        .flat_map(|line| {
+            let parts = chrome::wrap(&line.text, columns).into_iter().enumerate();
+            let sign = move |i| if i == 0 { line.sign } else { ("", line.sign.1) };
+            parts.map(move |(i, text)| Line { text, sign: sign(i), detail: String::new(), ..line }).collect::<Vec<_>>()
+        })
+        .collect();
+    let below = end.len() as u16;
     let room = area.bottom().saturating_sub(y + 1 + below + u16::from(below > 0));
     if y + 1 < area.bottom() {
         let at = Rect { y, height: 1, ..area };
@@ -198,12 +207,10 @@ fn progress(m: &Model, page: &ExportPage, area: Rect, buf: &mut Buffer) {
         y += 1;
     }
     y += 1;
-    for line in end(page, t) {
-        for text in chrome::wrap(&line.text, right.saturating_sub(area.x + 4)) {
-            if y < area.bottom() {
-                Line { text, ..line.clone() }.draw(buf, area, y);
-                y += 1;
-            }
+    for line in end {
+        if y < area.bottom() {
+            line.draw(buf, area, y);
+            y += 1;
         }
     }
 }
@@ -238,18 +245,12 @@ fn proof(page: &ExportPage, t: &Theme) -> Vec<Line> {
     let sign = |passed: bool| if passed { ("✓", t.pass) } else { ("✕", t.error) };
     for word in &page.words {
         let Word::Proven { stage } = word else { continue };
-        let mut numbers = vec![stage.kind.clone()];
-        numbers.extend(stage.top1_agreement.map(|v| format!("top-1 {:.1} %", 100.0 * v)));
-        numbers.extend(stage.kl.map(|v| format!("KL {v:.4}")));
-        if let (Some(a), Some(b)) = (stage.perplexity_trained, stage.perplexity) {
-            numbers.push(format!("perplexity {a:.2} → {b:.2}"));
-        }
         out.push(Line {
             sign: sign(stage.passed),
             indent: 0,
             text: stage.name(),
             style: t.strong(),
-            detail: numbers.join("   "),
+            detail: stage.kind.clone(),
             dim: t.text,
         });
         for check in &stage.checks {

@@ -3,6 +3,7 @@
 //!
 //! Must not know who listens.
 
+mod card;
 mod manifest;
 mod merged;
 mod modelfile;
@@ -11,6 +12,7 @@ mod offer;
 mod order;
 mod proof;
 mod start;
+mod svg;
 mod word;
 
 pub use manifest::{read as made_from, write as make_manifest};

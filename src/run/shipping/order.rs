@@ -1,7 +1,7 @@
 //! The order for an export, and carrying it out.
 
 use super::word::{self, Word};
-use super::{MERGED, Proof, Tell, manifest, merge, modelfile, names, open, verify};
+use super::{MERGED, Proof, Tell, card, manifest, merge, modelfile, names, open, verify};
 use crate::export::convert::Plan;
 use crate::export::lora_gguf;
 use crate::export::metadata::About;
@@ -128,7 +128,7 @@ fn carry_out(order: &Order, tell: &mut Tell) -> Result<(Shipped, Option<String>)
         written.push(json!({"type": MERGED, "path": folder, "bytes": merged.bytes, "merged": merged}));
         files.push(folder);
     }
-    let mut summary = json!({"name": name, "files": written, "modelfile": text.as_ref().map(|_| &modelfile)});
+    let mut summary = json!({"name": name, "files": &written, "modelfile": text.as_ref().map(|_| &modelfile)});
     manifest::write(&order.out, &order.what, &artifact, &summary)?;
     let proof = proven(order, &artifact, &files, tell)?;
     if let Some(proof) = &proof {
@@ -144,7 +144,25 @@ fn carry_out(order: &Order, tell: &mut Tell) -> Result<(Shipped, Option<String>)
             false => tell(Word::Note { text: "there is no ollama on this machine; its command is below".into() }),
         }
     }
+    let listed: Vec<(String, String, u64)> = written.iter().map(listed).collect();
+    let run = artifact::run_of(&order.what).filter(|_| artifact.recipe.is_some());
+    let about = card::About {
+        artifact: &artifact,
+        run: run.as_deref(),
+        name: &name,
+        files: &listed,
+        proof: proof.as_ref(),
+        command: command.as_deref(),
+    };
+    card::write(&about, &order.out)?;
     Ok((Shipped { summary, proof }, command.filter(|_| good)))
+}
+
+/// Kind, file name and bytes of a file in the summary.
+fn listed(file: &Value) -> (String, String, u64) {
+    let text = |key: &str| file[key].as_str().unwrap_or_default();
+    let name = Path::new(text("path")).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    (text("type").to_string(), name, file["bytes"].as_u64().unwrap_or(0))
 }
 
 fn ggufs(
