@@ -4,6 +4,7 @@
 
 use super::{experts, families};
 use crate::ops::attention::{Attention, Heads};
+use crate::ops::packed::Packed;
 pub use crate::ops::rope::scaling::{Llama3, LongRope, Scaling as RopeScaling, Yarn};
 pub use crate::ops::swiglu::Activation;
 use crate::{Error, Result};
@@ -111,11 +112,33 @@ pub enum Rope {
 }
 
 /// A model's weights by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`),
-/// in Hugging Face layout (`[out, in]`; q and k rows never permuted), f32 on the CPU.
+/// in Hugging Face layout (`[out, in]`; q and k rows never permuted), on the CPU.
 /// With a tied head there is no `lm_head.weight`.
 pub struct Weights {
     pub config: Config,
+    /// f32.
     pub tensors: HashMap<String, Tensor>,
+    /// Matrices that stay in the bits they are stored in.
+    pub packed: HashMap<String, Packed>,
+}
+
+/// How a model's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// All in f32.
+    Full,
+    /// Matrices that their file keeps in fewer bits stay as they are there; the rest in f32.
+    Stored,
+    /// As [`Hold::Stored`], and the blocks' linear layers in NF4 with double quantization; embeddings and head as they are
+    /// stored.
+    Nf4,
+}
+
+impl Weights {
+    /// All in f32.
+    pub fn new(config: Config, tensors: HashMap<String, Tensor>) -> Self {
+        Self { config, tensors, packed: HashMap::new() }
+    }
 }
 
 /// A projection: its name under the block, outputs, inputs.

@@ -4,7 +4,7 @@
 //! Must not know how a tokenizer or a template works.
 
 use crate::Result;
-use crate::model::config::{Config, Weights};
+use crate::model::config::{Config, Hold, Weights};
 use crate::model::gguf::GgufModel;
 use crate::model::hf::HfModel;
 use crate::model::source::{Place, Source};
@@ -38,9 +38,22 @@ impl Opened {
 
     /// All weights as f32 on the CPU, in Hugging Face names and layout.
     pub fn weights(&self) -> Result<Weights> {
+        self.held(Hold::Full)
+    }
+
+    /// As [`Opened::weights`], held as `hold` says. What is lent from a mapped file outlives this.
+    pub fn held(&self, hold: Hold) -> Result<Weights> {
         match self {
-            Opened::Hf(m) => m.weights(),
-            Opened::Gguf(m) => m.weights(),
+            Opened::Hf(m) => m.held(hold),
+            Opened::Gguf(m) => m.held(hold),
+        }
+    }
+
+    /// Whether the file keeps matrices in blocks that share a scale.
+    pub fn is_quantized(&self) -> bool {
+        match self {
+            Opened::Hf(m) => m.quantized,
+            Opened::Gguf(m) => m.is_quantized(),
         }
     }
 }
