@@ -19,7 +19,7 @@ const STATE: &str = PARTS[4];
 ///
 /// # Errors
 /// Another of bitsandbytes' formats, or another program's, by name.
-pub(in crate::model) fn check(config: &Value) -> Result<()> {
+pub(crate) fn check(config: &Value) -> Result<()> {
     let text = |key: &str| config.get(key).and_then(Value::as_str);
     let flag = |key: &str| config.get(key).and_then(Value::as_bool).unwrap_or(false);
     let refuse = |what: String| Err(Error::new(what).next("use the original 16-bit model, or a .gguf"));
@@ -40,12 +40,12 @@ pub(in crate::model) fn check(config: &Value) -> Result<()> {
 }
 
 /// The weight that a tensor is a part of.
-pub(super) fn weight_of(tensor: &str) -> Option<&str> {
+pub(crate) fn weight_of(tensor: &str) -> Option<&str> {
     PARTS.iter().find_map(|part| tensor.strip_suffix(part))
 }
 
 /// Whether this shard holds the weight in parts.
-pub(super) fn is_packed(shard: &SafeTensors, name: &str) -> bool {
+pub(crate) fn is_packed(shard: &SafeTensors, name: &str) -> bool {
     shard.tensor(&format!("{name}{STATE}")).is_ok()
 }
 
@@ -53,7 +53,7 @@ pub(super) fn is_packed(shard: &SafeTensors, name: &str) -> bool {
 ///
 /// # Errors
 /// A part that is missing or does not fit; other codes than NF4's, other scales than the signed dynamic map's.
-pub(super) fn read(
+pub(crate) fn read(
     shard: &SafeTensors,
     name: &str,
     (rows, cols): (usize, usize),

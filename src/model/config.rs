@@ -153,7 +153,7 @@ impl Config {
         families::from_hf(config, generation)
     }
 
-    /// The sizes that memory depends on.
+    /// The sizes that memory depends on, as of a checkpoint in 16 bits.
     pub fn shape(&self) -> crate::memory::Shape {
         let t = &self.traits;
         let keys = self.num_key_value_heads * self.head_dim;
@@ -184,7 +184,19 @@ impl Config {
             .sum(),
             normed_heads: if t.head_norms { self.num_attention_heads + self.num_key_value_heads } else { 0 },
             post_norms: t.post_norms,
+            quantizable: count(
+                self.matrices("")
+                    .into_iter()
+                    .filter(|(name, _)| name.ends_with("_proj.weight") && !(self.stacks_experts() && name.contains("experts")))
+                    .collect(),
+            ),
+            stored: crate::memory::Stored::Floats(2),
         }
+    }
+
+    /// Whether the experts of a layer lie in one tensor, in a form of their own (gpt-oss).
+    pub fn stacks_experts(&self) -> bool {
+        self.traits.experts.is_some_and(|e| e.biased)
     }
 
     /// What a layer's attention sees and turns by.

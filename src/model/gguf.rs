@@ -101,6 +101,12 @@ impl GgufModel {
         infos.values().any(|i| i.shape.dims().len() > 1 && i.ggml_dtype.block_size() > 1)
     }
 
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        let infos = self.file.content.tensor_infos.values();
+        infos.map(|i| (i.shape.elem_count() / i.ggml_dtype.block_size() * i.ggml_dtype.type_size()) as u64).sum()
+    }
+
     /// A matrix as it is stored; of a stack of experts', one expert's.
     fn matrix(&self, stored: &str, name: &str, rows: usize, cols: usize) -> Result<Packed> {
         let (content, file) = (&self.file.content, &self.file.bytes);

@@ -23,6 +23,8 @@ pub struct HfModel {
     pub config: Config,
     /// Whether bitsandbytes has quantized its linear layers.
     pub quantized: bool,
+    /// Whether it says that its weights are in f32.
+    pub wide: bool,
 }
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -45,8 +47,10 @@ impl HfModel {
         let generation = files.json("generation_config.json")?;
         // mxfp4 is in the experts' own tensors.
         let quantized = config.get("quantization_config").is_some_and(|q| bnb::check(q).is_ok());
+        let dtype = config.get("dtype").or(config.get("torch_dtype")).and_then(|d| d.as_str());
+        let wide = dtype == Some("float32");
         let config = Config::from_hf(&config, generation.as_ref()).map_err(|e| e.at(files.label("config.json")))?;
-        Ok(Self { files, config, quantized })
+        Ok(Self { files, config, quantized, wide })
     }
 
     /// All weights in f32: [`Self::held`] with [`Hold::Full`].
@@ -111,9 +115,9 @@ impl HfModel {
     }
 
     /// The safetensors files by name, mapped; tensors that the architecture has no place for are refused.
-    pub fn shards(&self) -> Result<Vec<(String, Bytes)>> {
+    pub fn shards(&self) -> Result<Vec<(String, Arc<Bytes>)>> {
         let names = self.shard_names()?;
-        let shards = names.iter().map(|n| Ok((n.clone(), self.files.bytes(n)?))).collect::<Result<Vec<_>>>()?;
+        let shards = names.iter().map(|n| Ok((n.clone(), Arc::new(self.files.bytes(n)?)))).collect::<Result<Vec<_>>>()?;
         let mut place_of = HashMap::new();
         for (i, (name, bytes)) in shards.iter().enumerate() {
             let shard = SafeTensors::deserialize(bytes).map_err(|e| {

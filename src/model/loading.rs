@@ -4,6 +4,7 @@
 //! Must not know how a tokenizer or a template works.
 
 use crate::Result;
+use crate::memory::{Shape, Stored};
 use crate::model::config::{Config, Hold, Weights};
 use crate::model::gguf::GgufModel;
 use crate::model::hf::HfModel;
@@ -47,6 +48,17 @@ impl Opened {
             Opened::Hf(m) => m.held(hold),
             Opened::Gguf(m) => m.held(hold),
         }
+    }
+
+    /// The sizes that memory depends on, and how the files keep the weights.
+    pub fn shape(&self) -> Shape {
+        let stored = match self {
+            Opened::Hf(m) if m.quantized => Stored::Nf4,
+            Opened::Hf(m) => Stored::Floats(if m.wide { 4 } else { 2 }),
+            Opened::Gguf(m) if m.is_quantized() => Stored::Blocks(m.bytes()),
+            Opened::Gguf(_) => Stored::Floats(2),
+        };
+        Shape { stored, ..self.config().shape() }
     }
 
     /// Whether the file keeps matrices in blocks that share a scale.

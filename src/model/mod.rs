@@ -3,7 +3,7 @@
 //! Must not know recipes, runs or the console.
 
 mod block;
-mod bnb;
+pub(crate) mod bnb;
 pub mod cache;
 pub mod config;
 pub(crate) mod convert;
