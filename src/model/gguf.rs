@@ -135,7 +135,13 @@ impl GgufModel {
         if offset != 0.0 {
             values.iter_mut().for_each(|v| *v -= offset);
         }
-        Ok(Matrix::Dense(Tensor::from_vec(values, shape, &Device::Cpu)?))
+        let vector = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        if !is_interleaved(&self.config, name) {
+            return Ok(Matrix::Dense(vector));
+        }
+        // The bias of a matrix whose rows are interleaved.
+        let rows = Packed::floats(&vector.reshape(((), 1))?)?.straightened(self.config.head_dim)?;
+        Ok(Matrix::Dense(rows.to_tensor()?.reshape(shape)?))
     }
 
     /// Refuses tensors that the architecture has no place for.

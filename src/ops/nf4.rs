@@ -105,33 +105,8 @@ impl Nf4 {
         cols: usize,
         read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
     ) -> Result<Self> {
-        let count = rows * cols;
-        let mut packed = vec![0; count.div_ceil(2)];
-        let mut tops = vec![0f32; count.div_ceil(BLOCK)];
-        let mut piece = vec![0f32; PIECE.min(rows) * cols];
-        for start in (0..rows).step_by(PIECE) {
-            let these = start..(start + PIECE).min(rows);
-            let weights = &mut piece[..these.len() * cols];
-            read(these, weights)?;
-            let first = start * cols;
-            let blocks = weights.par_chunks(BLOCK).zip(packed[first / 2..].par_chunks_mut(BLOCK / 2));
-            blocks.zip(&mut tops[first / BLOCK..]).for_each(|((w, packed), top)| {
-                *top = absmax(w);
-                let scale = reciprocal(*top);
-                for (byte, w) in packed.iter_mut().zip(w.chunks(2)) {
-                    let second = w.get(1).map_or(0.0, |w| w * scale);
-                    *byte = nearest(w[0] * scale) << 4 | nearest(second);
-                }
-            });
-        }
-        let sum: f64 = tops.iter().map(|&t| f64::from(t)).sum();
-        let offset = (sum / tops.len().max(1) as f64) as f32;
-        tops.par_iter_mut().for_each(|t| *t -= offset);
-        let mut absmax = vec![0; tops.len()];
-        let mut nested = vec![0f32; tops.len().div_ceil(quant8::BLOCK)];
-        let groups = tops.par_chunks(quant8::BLOCK).zip(absmax.par_chunks_mut(quant8::BLOCK));
-        groups.zip(&mut nested).for_each(|((t, q), top)| *top = code().quantize(t, q));
-        Self::of(rows, cols, BLOCK, packed.into(), Scales::Nested { absmax, nested, offset })
+        let (packed, scales) = first_level(rows, cols, read)?;
+        Self::of(rows, cols, BLOCK, packed.into(), nest(scales))
     }
 
     /// A matrix that was quantized elsewhere, in blocks of `block` weights.
@@ -198,6 +173,47 @@ impl Nf4 {
         out.par_chunks_mut(self.cols).enumerate().for_each(|(i, out)| self.row(rows.start + i, out));
         Ok(())
     }
+}
+
+/// Codes, and the largest magnitude of each block.
+#[allow(clippy::type_complexity)]
+fn first_level(
+    rows: usize,
+    cols: usize,
+    read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
+) -> Result<(Vec<u8>, Vec<f32>)> {
+    let count = rows * cols;
+    let mut packed = vec![0; count.div_ceil(2)];
+    let mut tops = vec![0f32; count.div_ceil(BLOCK)];
+    let mut piece = vec![0f32; PIECE.min(rows) * cols];
+    for start in (0..rows).step_by(PIECE) {
+        let these = start..(start + PIECE).min(rows);
+        let weights = &mut piece[..these.len() * cols];
+        read(these, weights)?;
+        let first = start * cols;
+        let blocks = weights.par_chunks(BLOCK).zip(packed[first / 2..].par_chunks_mut(BLOCK / 2));
+        blocks.zip(&mut tops[first / BLOCK..]).for_each(|((w, packed), top)| {
+            *top = absmax(w);
+            let scale = reciprocal(*top);
+            for (byte, w) in packed.iter_mut().zip(w.chunks(2)) {
+                let second = w.get(1).map_or(0.0, |w| w * scale);
+                *byte = nearest(w[0] * scale) << 4 | nearest(second);
+            }
+        });
+    }
+    Ok((packed, tops))
+}
+
+/// Double quantization of the blocks' largest magnitudes.
+fn nest(mut tops: Vec<f32>) -> Scales {
+    let sum: f64 = tops.iter().map(|&t| f64::from(t)).sum();
+    let offset = (sum / tops.len().max(1) as f64) as f32;
+    tops.par_iter_mut().for_each(|t| *t -= offset);
+    let mut absmax = vec![0; tops.len()];
+    let mut nested = vec![0f32; tops.len().div_ceil(quant8::BLOCK)];
+    let groups = tops.par_chunks(quant8::BLOCK).zip(absmax.par_chunks_mut(quant8::BLOCK));
+    groups.zip(&mut nested).for_each(|((t, q), top)| *top = code().quantize(t, q));
+    Scales::Nested { absmax, nested, offset }
 }
 
 /// What the two codes of a byte stand for.
@@ -273,6 +289,30 @@ mod tests {
         let mut some = vec![f32::NAN; 3 * cols];
         q.dequantize(65..68, &mut some).unwrap();
         assert_eq!(some, out[65 * cols..68 * cols]);
+    }
+
+    #[test]
+    fn matrices_of_any_shape_have_the_codes_scales_and_offset_of_bitsandbytes() {
+        // tests/reference/bnb.py
+        let text = include_str!("../../tests/fixtures/nf4.json");
+        let reference: serde_json::Value = serde_json::from_str(text).unwrap();
+        let shapes = reference["shapes"].as_array().unwrap();
+        assert!(shapes.len() > 4);
+        for shape in shapes {
+            let [rows, cols] = ["rows", "cols"].map(|key| shape[key].as_u64().unwrap() as usize);
+            let w: Vec<f32> = numbers(rows * cols, 7).iter().map(|w| w * w * w).collect();
+            let read = &mut |rows: Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&w[rows.start * cols..rows.end * cols]);
+                Ok(())
+            };
+            let (codes, tops) = first_level(rows, cols, read).unwrap();
+            assert_eq!(format!("{:016x}", digest(&codes)), shape["codes"].as_str().unwrap(), "{shape}");
+            let bytes: Vec<u8> = tops.iter().flat_map(|t| t.to_le_bytes()).collect();
+            assert_eq!(format!("{:016x}", digest(&bytes)), shape["absmax"].as_str().unwrap(), "{shape}");
+            let Scales::Nested { offset, .. } = nest(tops) else { panic!("plain scales") };
+            let theirs = shape["offset"].as_f64().unwrap() as f32;
+            assert!(offset.to_bits().abs_diff(theirs.to_bits()) <= 1, "{offset} for {theirs}");
+        }
     }
 
     #[test]
