@@ -53,7 +53,10 @@ fn a_checkpoint_of_bitsandbytes_holds_its_codes_and_its_numbers() {
             assert_eq!(values(&wide.tensors[name]), numbers);
         }
         // Embeddings and head are as stored, norms in f32.
-        assert!(held.packed["lm_head.weight"].as_nf4().is_none() && held.packed["model.embed_tokens.weight"].as_nf4().is_none());
+        assert!(
+            held.packed["lm_head.weight"].as_nf4().is_none()
+                && held.packed["model.embed_tokens.weight"].as_nf4().is_none()
+        );
         assert_eq!(held.packed.len(), 16);
         assert_eq!(held.tensors.len(), 5);
     }
@@ -118,7 +121,8 @@ fn gguf(path: &Path, kind: GgmlDType) {
     }
     let norms = (0..2).flat_map(|l| [format!("blk.{l}.attn_norm.weight"), format!("blk.{l}.ffn_norm.weight")]);
     for name in norms.chain(["output_norm.weight".to_string()]) {
-        let ones = Tensor::from_vec(random(HIDDEN, 99).iter().map(|v| 1.0 + v).collect(), HIDDEN, &Device::Cpu).unwrap();
+        let ones =
+            Tensor::from_vec(random(HIDDEN, 99).iter().map(|v| 1.0 + v).collect(), HIDDEN, &Device::Cpu).unwrap();
         tensors.push((name, QTensor::quantize(&ones, GgmlDType::F32).unwrap()));
     }
     let sizes = [
@@ -143,7 +147,8 @@ fn gguf(path: &Path, kind: GgmlDType) {
 fn gradients(weights: Weights) -> (f64, Vec<f32>, Vec<f32>) {
     let lora = LoraConfig { r: 4, alpha: 8.0, dropout: 0.0, target_modules: vec!["all-linear".into()] };
     let model = Llama::new(weights, &Tuning::Lora(lora), 7).unwrap();
-    let moved: Vec<f32> = model.params().values().unwrap().iter().enumerate().map(|(i, v)| v + 0.01 * (i as f32).sin()).collect();
+    let moved: Vec<f32> =
+        model.params().values().unwrap().iter().enumerate().map(|(i, v)| v + 0.01 * (i as f32).sin()).collect();
     model.params().set_values(&moved).unwrap();
     let ids: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % VOCAB as u32).collect();
     let labels = ids.iter().map(|id| i64::from((id + 5) % VOCAB as u32)).collect();

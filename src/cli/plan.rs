@@ -142,8 +142,7 @@ impl<'a> Plan<'a> {
                         };
                         format!("on a card, frozen weights in {held}; {keeps}")
                     }
-                    (None, _) =>
-                        format!("as the CPU engine holds it; activations {}", kept(self.estimate.recomputes)),
+                    (None, _) => format!("as the CPU engine holds it; activations {}", kept(self.estimate.recomputes)),
                 }
             ),
             String::new(),

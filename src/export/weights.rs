@@ -9,8 +9,8 @@ use crate::model::config::Config;
 use crate::model::convert::{Float, dequantize, widen};
 use crate::model::files::Bytes;
 use crate::model::gguf::{gguf_name, is_interleaved};
-use crate::model::{bnb, hf};
 use crate::model::loading::Opened;
+use crate::model::{bnb, hf};
 use crate::ops::packed::Packed;
 use crate::ops::simd::vectorized;
 use crate::{Error, Result};
@@ -134,7 +134,17 @@ impl<'a> Weights<'a> {
             other => (1, other.iter().product()),
         };
         let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale));
-        Ok(Matrix { name: name.to_string(), rows, columns, dimensions: shape.len(), stored, kind, nf4, interleaved, delta })
+        Ok(Matrix {
+            name: name.to_string(),
+            rows,
+            columns,
+            dimensions: shape.len(),
+            stored,
+            kind,
+            nf4,
+            interleaved,
+            delta,
+        })
     }
 }
 

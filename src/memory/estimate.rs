@@ -360,9 +360,8 @@ mod tests {
 
     #[test]
     fn frozen_weights_take_the_bits_they_are_kept_in_and_training_ones_four_bytes() {
-        let weights = |stored: Stored, more: &str| {
-            estimate(&recipe(more), &Shape { stored, ..SMOL }, None, false).components[0]
-        };
+        let weights =
+            |stored: Stored, more: &str| estimate(&recipe(more), &Shape { stored, ..SMOL }, None, false).components[0];
         let lora = "[lora]\n";
         let in_4bit = |stored| {
             let r = with(&recipe(lora), "model.load_in_4bit", "true").unwrap();

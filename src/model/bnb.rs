@@ -31,11 +31,15 @@ pub(crate) fn check(config: &Value) -> Result<()> {
         None => return refuse("the weights are quantized (quantization_config)".into()),
     }
     if !four {
-        return refuse("the weights are quantized (quantization_config) to int8 by bitsandbytes; only nf4 is read".into());
+        return refuse(
+            "the weights are quantized (quantization_config) to int8 by bitsandbytes; only nf4 is read".into(),
+        );
     }
     match text("bnb_4bit_quant_type").unwrap_or("fp4") {
         "nf4" => Ok(()),
-        other => refuse(format!("the weights are quantized (quantization_config) as {other} by bitsandbytes; only nf4 is read")),
+        other => refuse(format!(
+            "the weights are quantized (quantization_config) as {other} by bitsandbytes; only nf4 is read"
+        )),
     }
 }
 

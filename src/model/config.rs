@@ -187,7 +187,9 @@ impl Config {
             quantizable: count(
                 self.matrices("")
                     .into_iter()
-                    .filter(|(name, _)| name.ends_with("_proj.weight") && !(self.stacks_experts() && name.contains("experts")))
+                    .filter(|(name, _)| {
+                        name.ends_with("_proj.weight") && !(self.stacks_experts() && name.contains("experts"))
+                    })
                     .collect(),
             ),
             stored: crate::memory::Stored::Floats(2),

@@ -117,7 +117,8 @@ impl HfModel {
     /// The safetensors files by name, mapped; tensors that the architecture has no place for are refused.
     pub fn shards(&self) -> Result<Vec<(String, Arc<Bytes>)>> {
         let names = self.shard_names()?;
-        let shards = names.iter().map(|n| Ok((n.clone(), Arc::new(self.files.bytes(n)?)))).collect::<Result<Vec<_>>>()?;
+        let shards =
+            names.iter().map(|n| Ok((n.clone(), Arc::new(self.files.bytes(n)?)))).collect::<Result<Vec<_>>>()?;
         let mut place_of = HashMap::new();
         for (i, (name, bytes)) in shards.iter().enumerate() {
             let shard = SafeTensors::deserialize(bytes).map_err(|e| {
@@ -211,8 +212,9 @@ fn view<'a>(shard: &SafeTensors<'a>, name: &str, shape: &[usize]) -> Result<(&'a
         Dtype::F16 => Float::F16,
         Dtype::BF16 => Float::BF16,
         other => {
-            return Err(Error::new(format!("stored as {other:?}, which is not supported"))
-                .next("supported: F32, F16, BF16"));
+            return Err(
+                Error::new(format!("stored as {other:?}, which is not supported")).next("supported: F32, F16, BF16")
+            );
         }
     };
     Ok((view.data(), kind))

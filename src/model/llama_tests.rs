@@ -196,8 +196,7 @@ fn it_agrees_with_candle_transformers() {
         tie_word_embeddings: false,
     };
     // The oracle derives the head size from hidden / heads, so this shape has three heads of four.
-    let mut own =
-        Weights::new(Config { num_attention_heads: 3, num_key_value_heads: 3, ..w.config }, w.tensors);
+    let mut own = Weights::new(Config { num_attention_heads: 3, num_key_value_heads: 3, ..w.config }, w.tensors);
     for layer in 0..2 {
         for (i, name) in ["q_proj", "k_proj", "v_proj", "o_proj"].iter().enumerate() {
             let mut v = vec![0f32; 144];

@@ -328,7 +328,8 @@ mod tests {
         let labelled = Tensor::cat(&[h.narrow(0, 0, 1).unwrap(), h.narrow(0, 2, 1).unwrap()], 0).unwrap();
         let (w, dw) = (wave(&[6, 4], 1.3, 0.5), tensor(&[0.0; 24], &[6, 4]));
         let (loss, dh) =
-            cross_entropy(&labelled, &(&w).into(), &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) }), None).unwrap();
+            cross_entropy(&labelled, &(&w).into(), &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) }), None)
+                .unwrap();
         assert!((loss - 4.2436304).abs() < 5e-6);
         let want_dh =
             [0.3338083, -0.33981115, -0.51560652, 0.063962929, -0.9704358, 0.81021667, 1.4038997, -0.059133545];
@@ -370,7 +371,8 @@ mod tests {
             let weights = [0.5, -1.0, 0.0, 2.0, -0.25];
             let got = log_probabilities(&h, &(&w).into(), &labels, temperature, true, softcap).unwrap();
             let dw = tensor(&vec![0.0; v * n], &[v, n]);
-            let dh = log_probabilities_backward(&h, &(&w).into(), &labels, temperature, &weights, Some(&dw), softcap).unwrap();
+            let dh = log_probabilities_backward(&h, &(&w).into(), &labels, temperature, &weights, Some(&dw), softcap)
+                .unwrap();
             let (h, w) = (f64s(&h), f64s(&w));
             let cap = |l: f64| softcap.map_or(l, |c| f64::from(c) * (l / f64::from(c)).tanh());
             let logits =
@@ -399,7 +401,8 @@ mod tests {
         let w = random(&[6, 4], 2);
         for bad in [f32::NAN, f32::INFINITY] {
             let h = tensor(&[bad, 1.0, 1.0, 1.0], &[1, 4]);
-            let (loss, _) = cross_entropy(&h, &(&w).into(), &[2], Some(Gradients { scale: 1.0, head: None }), None).unwrap();
+            let (loss, _) =
+                cross_entropy(&h, &(&w).into(), &[2], Some(Gradients { scale: 1.0, head: None }), None).unwrap();
             assert!(!loss.is_finite(), "{loss}");
         }
     }

@@ -1,7 +1,7 @@
 //! Reading a `config.json`: numbers, flags and lists by name, and what all families share.
 
-use crate::model::config::{Activation, Config, Layer, Llama3, LongRope, RopeScaling, Traits, Yarn};
 use crate::model::bnb;
+use crate::model::config::{Activation, Config, Layer, Llama3, LongRope, RopeScaling, Traits, Yarn};
 use crate::{Error, Result};
 use serde_json::Value;
 

@@ -34,7 +34,11 @@ vectorized! {
 }
 
 #[inline(always)]
-fn each<const BYTES: usize, const N: usize>(bytes: &[u8], out: &mut [f32], block: impl Fn(&[u8; BYTES], &mut [f32; N])) {
+fn each<const BYTES: usize, const N: usize>(
+    bytes: &[u8],
+    out: &mut [f32],
+    block: impl Fn(&[u8; BYTES], &mut [f32; N]),
+) {
     for (bytes, out) in bytes.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
         block(bytes, out);
     }

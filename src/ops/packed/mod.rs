@@ -54,7 +54,10 @@ impl Packed {
             return Err(Error::new(format!("{kind:?} is not read")));
         }
         if rows * cols == 0 || !cols.is_multiple_of(block) || bytes.len() != rows * (cols / block) * size {
-            return Err(Error::new(format!("{rows} × {cols} values are no whole {kind:?} rows of {} bytes", bytes.len())));
+            return Err(Error::new(format!(
+                "{rows} × {cols} values are no whole {kind:?} rows of {} bytes",
+                bytes.len()
+            )));
         }
         Ok(Self::one(rows, cols, Form::Blocks(kind, bytes)))
     }

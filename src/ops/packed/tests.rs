@@ -37,7 +37,9 @@ fn products_with_every_type_are_those_with_the_dequantized_matrix_to_the_bit() {
     let mut all: Vec<Packed> = KINDS.iter().map(|k| stored(*k, rows, cols, 5)).collect();
     all.push(nf4(rows, cols, 5));
     // Several types, one under the other, and a head's halves in turn.
-    all.push(Packed::stack(vec![stored(Kind::Q4K, 64, cols, 6), nf4(32, cols, 7), stored(Kind::Q8_0, 8, cols, 8)]).unwrap());
+    all.push(
+        Packed::stack(vec![stored(Kind::Q4K, 64, cols, 6), nf4(32, cols, 7), stored(Kind::Q8_0, 8, cols, 8)]).unwrap(),
+    );
     all.push(stored(Kind::Q6K, rows, cols, 9).straightened(32).unwrap());
     for w in &all {
         let wide = w.to_tensor().unwrap();
