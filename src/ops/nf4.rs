@@ -86,6 +86,9 @@ fn code() -> &'static Code {
     CODE.get_or_init(|| Code::dynamic(true))
 }
 
+/// Writes rows in f32 into a slice that holds as many.
+pub type Read<'a> = dyn FnMut(Range<usize>, &mut [f32]) -> Result<()> + 'a;
+
 /// Rows that [`Nf4::quantize_rows`] asks for at a time: whole blocks, whatever the width.
 const PIECE: usize = 4 * BLOCK;
 
@@ -100,11 +103,7 @@ impl Nf4 {
     }
 
     /// Quantize a matrix whose rows `read` writes in f32 into the slice it is given, some at a time: it need not exist whole.
-    pub fn quantize_rows(
-        rows: usize,
-        cols: usize,
-        read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
-    ) -> Result<Self> {
+    pub fn quantize_rows(rows: usize, cols: usize, read: &mut Read) -> Result<Self> {
         let (packed, scales) = first_level(rows, cols, read)?;
         Self::of(rows, cols, BLOCK, packed.into(), nest(scales))
     }
@@ -176,12 +175,7 @@ impl Nf4 {
 }
 
 /// Codes, and the largest magnitude of each block.
-#[allow(clippy::type_complexity)]
-fn first_level(
-    rows: usize,
-    cols: usize,
-    read: &mut dyn FnMut(Range<usize>, &mut [f32]) -> Result<()>,
-) -> Result<(Vec<u8>, Vec<f32>)> {
+fn first_level(rows: usize, cols: usize, read: &mut Read) -> Result<(Vec<u8>, Vec<f32>)> {
     let count = rows * cols;
     let mut packed = vec![0; count.div_ceil(2)];
     let mut tops = vec![0f32; count.div_ceil(BLOCK)];
