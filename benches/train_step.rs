@@ -66,7 +66,7 @@ fn weights() -> Weights {
         own("mlp.up_proj", &[1536, 576]);
         own("mlp.down_proj", &[576, 1536]);
     }
-    Weights { config, tensors }
+    Weights::new(config, tensors)
 }
 
 /// CPU seconds of this process so far, user and system, over all threads.

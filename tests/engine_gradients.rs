@@ -54,7 +54,7 @@ fn model(f: &Fixture, tuning: &Tuning) -> Llama {
         traits: Traits::default(),
     };
     let base = f.iter().filter_map(|(k, v)| Some((k.strip_prefix("base.")?.to_string(), v.clone())));
-    Llama::new(Weights { config, tensors: base.collect() }, tuning, 0).unwrap()
+    Llama::new(Weights::new(config, base.collect()), tuning, 0).unwrap()
 }
 
 fn batch(f: &Fixture) -> Batch {

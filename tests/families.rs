@@ -63,7 +63,7 @@ impl Model {
             let values = filled(&name, &shape, self.config.traits.unit_offset);
             (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
         };
-        Weights { config: self.config.clone(), tensors: self.config.tensor_shapes().into_iter().map(tensor).collect() }
+        Weights::new(self.config.clone(), self.config.tensor_shapes().into_iter().map(tensor).collect())
     }
 
     fn build(&self, tuning: &Tuning) -> Llama {

@@ -67,7 +67,7 @@ fn the_same_weights_as_qwen2_mistral_and_phi3_give_the_same_logits() {
     let Some(assets) = common::assets() else { return };
     let gguf = assets.join("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
     let tensors = GgufModel::open(&gguf).unwrap().weights().unwrap().tensors;
-    let want = logits(Weights { config: config("LlamaForCausalLM", "llama"), tensors: tensors.clone() });
+    let want = logits(Weights::new(config("LlamaForCausalLM", "llama"), tensors.clone()));
 
     let mut qwen = tensors.clone();
     for (name, shape) in config("Qwen2ForCausalLM", "qwen2").tensor_shapes() {
@@ -75,11 +75,11 @@ fn the_same_weights_as_qwen2_mistral_and_phi3_give_the_same_logits() {
             qwen.insert(name, Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
         }
     }
-    assert_eq!(logits(Weights { config: config("Qwen2ForCausalLM", "qwen2"), tensors: qwen }), want);
+    assert_eq!(logits(Weights::new(config("Qwen2ForCausalLM", "qwen2"), qwen)), want);
 
     let mistral = config("MistralForCausalLM", "mistral");
     assert_eq!(mistral.traits.sliding_window, Some(4096));
-    assert_eq!(logits(Weights { config: mistral, tensors: tensors.clone() }), want);
+    assert_eq!(logits(Weights::new(mistral, tensors.clone())), want);
 
     let mut phi = tensors;
     for layer in 0..30 {
@@ -94,5 +94,5 @@ fn the_same_weights_as_qwen2_mistral_and_phi3_give_the_same_logits() {
             phi.insert(format!("{prefix}.{name}.weight"), Tensor::cat(&parts, 0).unwrap());
         }
     }
-    assert_eq!(logits(Weights { config: config("Phi3ForCausalLM", "phi3"), tensors: phi }), want);
+    assert_eq!(logits(Weights::new(config("Phi3ForCausalLM", "phi3"), phi)), want);
 }

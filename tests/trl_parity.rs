@@ -35,6 +35,11 @@ struct Step {
 }
 
 fn compare(model: &str, adapter: &str, rows: &str, reference: &str) {
+    compare_in(model, "", adapter, rows, reference);
+}
+
+/// `held` is said of the model besides its name.
+fn compare_in(model: &str, held: &str, adapter: &str, rows: &str, reference: &str) {
     let text = std::fs::read_to_string(common::repo(reference)).unwrap();
     let reference: Reference = serde_json::from_str(&text).unwrap();
     let s = &reference.recipe;
@@ -44,6 +49,7 @@ method = "sft"
 [model]
 name_or_path = "{model}"
 max_seq_length = {}
+{held}
 [lora]
 adapter_name_or_path = "{adapter}"
 [data]
@@ -108,6 +114,39 @@ fn a_tiny_llama_follows_trl() {
         "tests/fixtures/tiny-llama/rows.jsonl",
         "tests/fixtures/trl_tiny.json",
     );
+}
+
+/// A checkpoint that transformers wrote, with the tokenizer of the model it was made from.
+fn quantized(folder: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (from, names) in [
+        (folder, &["config.json", "generation_config.json", "model.safetensors"][..]),
+        ("tests/fixtures/tiny-llama", &["tokenizer.json", "tokenizer_config.json"]),
+    ] {
+        for name in names {
+            std::fs::copy(common::repo(from).join(name), dir.path().join(name)).unwrap();
+        }
+    }
+    dir
+}
+
+#[test]
+fn a_tiny_llama_in_nf4_follows_trl_over_bitsandbytes() {
+    let saved = quantized("tests/fixtures/tiny-llama-bnb-4bit");
+    for (model, held) in [
+        ("tests/fixtures/tiny-llama", "load_in_4bit = true"),
+        // As bitsandbytes has stored it, whatever is said.
+        (saved.path().to_str().unwrap(), ""),
+        (saved.path().to_str().unwrap(), "load_in_4bit = true"),
+    ] {
+        compare_in(
+            model,
+            held,
+            "tests/fixtures/tiny-llama-adapter",
+            "tests/fixtures/tiny-llama/rows.jsonl",
+            "tests/fixtures/trl_tiny_nf4.json",
+        );
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub fn run(args: &PlanArgs) -> Result<()> {
         Ok(rows) => (rows.prepared.train.iter().chain(&rows.prepared.eval).map(|e| e.ids.len()).max(), None),
         Err(e) => (None, Some(format!("the rows cannot be read, so each is taken at the full length: {e}"))),
     };
-    let (shape, recipe) = (opened.config().shape(), &loaded.recipe);
+    let (shape, recipe) = (opened.shape(), &loaded.recipe);
     // A card trains adapters; `--vram` speaks of one, whether it is here or not.
     let card_wanted = recipe.lora.is_some() && recipe.model.device != "cpu";
     let vram = args.vram.or_else(free_on_a_card).filter(|_| card_wanted);
@@ -142,8 +142,7 @@ impl<'a> Plan<'a> {
                         };
                         format!("on a card, frozen weights in {held}; {keeps}")
                     }
-                    (None, _) =>
-                        format!("as the CPU engine holds it, in f32; activations {}", kept(self.estimate.recomputes)),
+                    (None, _) => format!("as the CPU engine holds it; activations {}", kept(self.estimate.recomputes)),
                 }
             ),
             String::new(),

@@ -1,14 +1,14 @@
-//! A model ready to work with: weights, tokenizer and chat template together.
+//! A model ready to work with: its opened files, tokenizer and chat template together.
 
 use crate::Result;
 use crate::data::tokenizer::{Templates, Tokenizer};
-use crate::model::config::Weights;
 use crate::model::loading::Opened;
 use crate::model::source::Source;
 
 /// Everything a model's files say.
 pub struct Loaded {
-    pub weights: Weights,
+    /// Its weights are read when it is known how they are to be held.
+    pub opened: Opened,
     pub tokenizer: Tokenizer,
     /// Its chat templates as Jinja text; a base model may have none.
     pub templates: Templates,
@@ -20,13 +20,12 @@ pub struct Loaded {
     pub revision: Option<String>,
 }
 
-/// Load all of a model. Where only its tokenizer or its shape is needed, use [`Opened`] and [`Tokenizer::of`].
+/// Load a model but for its weights. Where only its tokenizer or its shape is needed, use [`Opened`] and [`Tokenizer::of`].
 pub fn load(source: &Source) -> Result<Loaded> {
     let opened = Opened::open(source)?;
     let (tokenizer, templates) = Tokenizer::of(&opened)?;
-    let weights = opened.weights()?;
     Ok(Loaded {
-        weights,
+        opened,
         tokenizer,
         templates,
         name: source.name.clone(),
@@ -45,12 +44,12 @@ mod tests {
     fn a_gguf_has_the_weights_that_transformers_reads_from_it() {
         let Some(path) = asset("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf") else { return };
         let loaded = load(&resolve(path.to_str().unwrap()).unwrap()).unwrap();
-        let config = &loaded.weights.config;
+        let (config, weights) = (loaded.opened.config(), loaded.opened.weights().unwrap());
         assert_eq!(loaded.name, "SmolLM2-135M-Instruct.Q4_1");
         assert_eq!((config.hidden_size, config.num_hidden_layers, config.head_dim), (576, 30, 64));
         assert_eq!((config.rms_norm_eps, config.rope_theta, config.tie_word_embeddings), (1e-5, 1e5, true));
         assert_eq!((config.bos_token_id, config.eos_token_ids.as_slice()), (Some(1), &[2][..]));
-        assert_eq!(loaded.weights.tensors.len(), 272);
+        assert_eq!(weights.tensors.len(), 272);
         // m = AutoModelForCausalLM.from_pretrained(dir, gguf_file=name, dtype=torch.float32)   (transformers 5.23)
         // t = m.state_dict()[name].double().flatten(); n = t.numel()
         // t[[0, n // 3, n // 2 + 7, -1]], (t * (torch.arange(1, n + 1, dtype=torch.float64) % 1009)).sum()
@@ -83,7 +82,7 @@ mod tests {
             ("model.norm.weight", [1.7578125, 1.71875, 1.78125, 1.984375], 299776.453125),
         ];
         for (name, some, sum) in expected {
-            let values = loaded.weights.tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let values = weights.tensors[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
             let n = values.len();
             let found = [0, n / 3, n / 2 + 7, n - 1].map(|i| f64::from(values[i]));
             assert_eq!(found, some, "{name}");

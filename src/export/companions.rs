@@ -61,6 +61,8 @@ fn with_dtype(config: &[u8], dtype: &str) -> Result<Vec<u8>> {
     if let Some(map) = value.as_object_mut() {
         // transformers before version 5 reads `torch_dtype`, and so do programs that are not Python.
         map.shift_remove("dtype");
+        // What is written beside it is not quantized.
+        map.shift_remove("quantization_config");
         map.insert("torch_dtype".into(), json!(dtype));
     }
     pretty(&value)

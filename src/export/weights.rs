@@ -10,12 +10,15 @@ use crate::model::convert::{Float, dequantize, widen};
 use crate::model::files::Bytes;
 use crate::model::gguf::{gguf_name, is_interleaved};
 use crate::model::loading::Opened;
+use crate::model::{bnb, hf};
+use crate::ops::packed::Packed;
 use crate::ops::simd::vectorized;
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Where a tensor lies: shard, bytes, type.
 type Place = (usize, Range<usize>, Float);
@@ -24,7 +27,7 @@ type Place = (usize, Range<usize>, Float);
 pub struct Weights<'a> {
     pub config: &'a Config,
     model: &'a Opened,
-    shards: Vec<(String, Bytes)>,
+    shards: Vec<(String, Arc<Bytes>)>,
     places: HashMap<String, Place>,
     adapter: Option<&'a Adapter>,
     /// Factor of B · A.
@@ -39,6 +42,8 @@ pub struct Matrix<'a> {
     pub dimensions: usize,
     stored: &'a [u8],
     kind: GgmlDType,
+    /// In place of `stored`, where bitsandbytes has quantized it.
+    nf4: Option<Packed>,
     /// Rows of a head, where the file interleaves a head's two halves (llama.cpp's q and k).
     interleaved: Option<usize>,
     delta: Option<Delta<'a>>,
@@ -98,7 +103,8 @@ impl<'a> Weights<'a> {
         let Some((_, shape)) = self.config.tensor_shapes().into_iter().find(|(n, _)| n == name) else {
             return Err(Error::new("the model has no such tensor").at(name));
         };
-        let (kind, stored, interleaved) = match self.model {
+        let mut nf4 = None;
+        let (kind, stored, interleaved): (_, &[u8], _) = match self.model {
             Opened::Gguf(m) => {
                 let (kind, bytes) = m.file.stored(&gguf_name(self.config, name), &shape)?;
                 (kind, bytes, is_interleaved(self.config, name).then_some(self.config.head_dim))
@@ -114,6 +120,12 @@ impl<'a> Weights<'a> {
                     Float::F16 => GgmlDType::F16,
                     Float::BF16 => GgmlDType::BF16,
                 };
+                if let (true, &[rows, columns]) = (m.quantized, shape.as_slice()) {
+                    let bytes = &self.shards[*shard].1;
+                    let file = SafeTensors::deserialize(bytes).map_err(|e| Error::new(e.to_string()).at(name))?;
+                    let stored = hf::stored(&file, bytes, name, (rows, columns)).map_err(|e| e.at(name))?;
+                    nf4 = stored.as_nf4().is_some().then_some(stored);
+                }
                 (kind, &self.shards[*shard].1[range.clone()], None)
             }
         };
@@ -122,7 +134,17 @@ impl<'a> Weights<'a> {
             other => (1, other.iter().product()),
         };
         let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale));
-        Ok(Matrix { name: name.to_string(), rows, columns, dimensions: shape.len(), stored, kind, interleaved, delta })
+        Ok(Matrix {
+            name: name.to_string(),
+            rows,
+            columns,
+            dimensions: shape.len(),
+            stored,
+            kind,
+            nf4,
+            interleaved,
+            delta,
+        })
     }
 }
 
@@ -134,6 +156,13 @@ fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, Pl
     for (name, view) in file.iter() {
         // A tied head that is stored all the same.
         let Some(shape) = shapes.get(name) else { continue };
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        let range = start..start + view.data().len();
+        if bnb::is_packed(&file, name) {
+            // What its parts are is looked at when it is read.
+            places.push((name.to_string(), (shard, range, Float::F32)));
+            continue;
+        }
         if view.shape() != shape.as_slice() {
             return Err(Error::new(format!("{name}: shape {:?}, but config.json asks for {shape:?}", view.shape())));
         }
@@ -146,8 +175,7 @@ fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, Pl
                     .next("supported: F32, F16, BF16"));
             }
         };
-        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
-        places.push((name.to_string(), (shard, start..start + view.data().len(), kind)));
+        places.push((name.to_string(), (shard, range, kind)));
     }
     Ok(places)
 }
@@ -186,6 +214,9 @@ impl Matrix<'_> {
     /// The type on disk, where it is one of [`Kind`].
     pub fn kind(&self) -> Option<Kind> {
         use GgmlDType as G;
+        if self.nf4.is_some() {
+            return None;
+        }
         Some(match self.kind {
             G::F32 => Kind::F32,
             G::F16 => Kind::F16,
@@ -207,7 +238,7 @@ impl Matrix<'_> {
     /// The bytes on disk, where they are what llama.cpp would store: its row order, and no adapter on them.
     pub fn bytes_for_gguf(&self) -> Option<&[u8]> {
         let rotary = self.name.contains("q_proj") || self.name.contains("k_proj");
-        (self.delta.is_none() && (!rotary || self.interleaved.is_some())).then_some(self.stored)
+        (self.delta.is_none() && self.nf4.is_none() && (!rotary || self.interleaved.is_some())).then_some(self.stored)
     }
 
     /// Whether the adapter changes it.
@@ -227,6 +258,10 @@ impl Matrix<'_> {
 
     /// As [`Self::row`], without the adapter.
     pub fn base_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        if let Some(nf4) = &self.nf4 {
+            nf4.row(row, out);
+            return Ok(());
+        }
         let stored_row = self.interleaved.map_or(row, |head_dim| interleaved(row, head_dim));
         let size = self.stored.len() / self.rows;
         let bytes = &self.stored[stored_row * size..(stored_row + 1) * size];

@@ -507,6 +507,8 @@ mod tests {
             kept: 0,
             normed_heads: 0,
             post_norms: false,
+            quantizable: 0,
+            stored: crate::memory::Stored::Floats(2),
         };
         for (four, weights, room, vram) in [(false, 14.39, None, 45u64), (true, 5.17, Some(0.39), 9)] {
             let text = format!(

@@ -1,10 +1,12 @@
-//! What a training run will hold, by component, in bytes: the engine on the CPU, everything in f32.
+//! What a training run will hold, by component, in bytes: the engine on the CPU, everything in f32 but frozen weights that
+//! are kept in fewer bits.
 //!
 //! It counts what the engine keeps: the weights; values, gradients and two moments of what trains; per block what the
 //! backward pass needs (or the block's input alone, where activations are computed again); the logits of one chunk; the
 //! largest set of intermediates that live at one time; and the program itself.
 
 use crate::ops::optimizer::Optim;
+use crate::ops::packed::TILE;
 use crate::recipe::{FUSED, LINEAR, Method, Recipe, TargetModules};
 
 /// A decoder's sizes, as memory sees them.
@@ -32,6 +34,20 @@ pub struct Shape {
     pub normed_heads: usize,
     /// Whether what attention and MLP give is normalised too.
     pub post_norms: bool,
+    /// Numbers of a block's matrices that `model.load_in_4bit` holds in NF4.
+    pub quantizable: usize,
+    pub stored: Stored,
+}
+
+/// How a model's files keep its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// As floats, of so many bytes.
+    Floats(usize),
+    /// Linear layers in NF4, by bitsandbytes.
+    Nf4,
+    /// In GGUF's blocks: bytes of all tensors.
+    Blocks(u64),
 }
 
 /// Bytes of an f32.
@@ -165,6 +181,26 @@ fn tokens(recipe: &Recipe, longest: Option<usize>) -> u64 {
     (row * batch * sequences) as u64
 }
 
+/// What the base's weights are called, and their bytes. Only under LoRA are they frozen.
+fn weights(recipe: &Recipe, shape: &Shape) -> (&'static str, u64) {
+    let all = shape.parameters();
+    match shape.stored {
+        _ if recipe.lora.is_none() => {}
+        Stored::Blocks(bytes) if !recipe.model.load_in_4bit => return ("weights as stored", bytes),
+        Stored::Floats(_) if !recipe.model.load_in_4bit => {}
+        stored => {
+            let four = (shape.num_hidden_layers * shape.quantizable) as u64;
+            let tables = (if shape.tie_word_embeddings { 1 } else { 2 } * shape.vocab_size * shape.hidden_size) as u64;
+            // Embeddings and head as they are stored; a GGUF's take no more than 16 bits.
+            let wide = if let Stored::Floats(bytes) = stored { bytes as u64 } else { 2 };
+            // Half a byte, a byte per 64 weights and an f32 per 256 of those.
+            let packed = four / 2 + four / 64 + four / 4096;
+            return ("weights nf4", packed + wide * tables + F32 * (all - four - tables));
+        }
+    }
+    ("weights f32", F32 * all)
+}
+
 /// The estimate for a recipe, with activations kept or computed again.
 pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomputes: bool) -> Estimate {
     let t = tokens(recipe, longest);
@@ -184,12 +220,15 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     let copied = (recipe.method == Method::Dpo || recipe.grpo.as_ref().is_some_and(|g| g.beta > 0.0))
         && recipe.has_given_start();
     let reference = if copied { 2 * F32 * trainable } else { 0 };
+    let held = weights(recipe, shape);
+    // Frozen matrices in few bits are widened a tile at a time.
+    let tile = if held.0 == "weights f32" { 0 } else { TILE as u64 };
     let mut components = vec![
-        ("weights f32", F32 * shape.parameters()),
+        held,
         (states, trained(recipe, trainable) - values),
         ("activations", F32 * activations),
         ("loss chunk", F32 * loss),
-        ("workspace", F32 * (t * shape.passing() + scores)),
+        ("workspace", F32 * (t * shape.passing() + scores + tile)),
     ];
     let passing: u64 = components[2..5].iter().map(|(_, bytes)| bytes).sum();
     let share = if recipe.train.packing { KEPT_ALIKE } else { KEPT_VARIED };
@@ -279,6 +318,8 @@ mod tests {
         kept: 0,
         normed_heads: 0,
         post_norms: false,
+        quantizable: 2 * 576 * 576 + 2 * 192 * 576 + 3 * 1_536 * 576,
+        stored: Stored::Floats(2),
     };
 
     fn recipe(more: &str) -> Recipe {
@@ -315,6 +356,27 @@ mod tests {
         let short = estimate(&recipe("[lora]\n"), &SMOL, Some(100), false);
         assert_eq!(short.tokens, 200);
         assert_eq!(estimate(&recipe("packing = true\n[lora]\n"), &SMOL, Some(100), false).tokens, 512);
+    }
+
+    #[test]
+    fn frozen_weights_take_the_bits_they_are_kept_in_and_training_ones_four_bytes() {
+        let weights =
+            |stored: Stored, more: &str| estimate(&recipe(more), &Shape { stored, ..SMOL }, None, false).components[0];
+        let lora = "[lora]\n";
+        let in_4bit = |stored| {
+            let r = with(&recipe(lora), "model.load_in_4bit", "true").unwrap();
+            estimate(&r, &Shape { stored, ..SMOL }, None, false).components[0]
+        };
+        assert_eq!(weights(Stored::Floats(2), lora), ("weights f32", 4 * 134_515_008));
+        assert_eq!(weights(Stored::Blocks(91_000_000), lora), ("weights as stored", 91_000_000));
+        assert_eq!(weights(Stored::Blocks(91_000_000), ""), ("weights f32", 4 * 134_515_008));
+        // 106,168,320 weights in NF4, the table of 28,311,552 in 16 bits, 35,136 numbers of norms in f32.
+        let nf4 = 53_084_160 + 1_658_880 + 25_920 + 2 * 28_311_552 + 4 * 35_136;
+        for stored in [Stored::Floats(2), Stored::Nf4, Stored::Blocks(91_000_000)] {
+            assert_eq!(in_4bit(stored), ("weights nf4", nf4));
+        }
+        assert_eq!(weights(Stored::Nf4, lora).1, nf4);
+        assert_eq!(in_4bit(Stored::Floats(4)).1, nf4 + 2 * 28_311_552);
     }
 
     /// Peaks of whole runs on the CPU (`measured` in their memory events), MiB.

@@ -10,5 +10,5 @@ mod estimate;
 mod telemetry;
 
 pub use cards::{Card, Cards};
-pub use estimate::{Estimate, Shape, estimate, fits, gib, largest_batch, largest_sequence, recomputes};
+pub use estimate::{Estimate, Shape, Stored, estimate, fits, gib, largest_batch, largest_sequence, recomputes};
 pub use telemetry::{Fake, Local, Reading, Telemetry, cpu_name};

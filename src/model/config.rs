@@ -4,6 +4,7 @@
 
 use super::{experts, families};
 use crate::ops::attention::{Attention, Heads};
+use crate::ops::packed::Packed;
 pub use crate::ops::rope::scaling::{Llama3, LongRope, Scaling as RopeScaling, Yarn};
 pub use crate::ops::swiglu::Activation;
 use crate::{Error, Result};
@@ -111,11 +112,33 @@ pub enum Rope {
 }
 
 /// A model's weights by their Hugging Face names (`model.layers.0.self_attn.q_proj.weight`),
-/// in Hugging Face layout (`[out, in]`; q and k rows never permuted), f32 on the CPU.
+/// in Hugging Face layout (`[out, in]`; q and k rows never permuted), on the CPU.
 /// With a tied head there is no `lm_head.weight`.
 pub struct Weights {
     pub config: Config,
+    /// f32.
     pub tensors: HashMap<String, Tensor>,
+    /// Matrices that stay in the bits they are stored in.
+    pub packed: HashMap<String, Packed>,
+}
+
+/// How a model's weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// All in f32.
+    Full,
+    /// Matrices that their file keeps in fewer bits stay as they are there; the rest in f32.
+    Stored,
+    /// As [`Hold::Stored`], and the blocks' linear layers in NF4 with double quantization; embeddings and head as they are
+    /// stored.
+    Nf4,
+}
+
+impl Weights {
+    /// All in f32.
+    pub fn new(config: Config, tensors: HashMap<String, Tensor>) -> Self {
+        Self { config, tensors, packed: HashMap::new() }
+    }
 }
 
 /// A projection: its name under the block, outputs, inputs.
@@ -130,7 +153,7 @@ impl Config {
         families::from_hf(config, generation)
     }
 
-    /// The sizes that memory depends on.
+    /// The sizes that memory depends on, as of a checkpoint in 16 bits.
     pub fn shape(&self) -> crate::memory::Shape {
         let t = &self.traits;
         let keys = self.num_key_value_heads * self.head_dim;
@@ -161,7 +184,21 @@ impl Config {
             .sum(),
             normed_heads: if t.head_norms { self.num_attention_heads + self.num_key_value_heads } else { 0 },
             post_norms: t.post_norms,
+            quantizable: count(
+                self.matrices("")
+                    .into_iter()
+                    .filter(|(name, _)| {
+                        name.ends_with("_proj.weight") && !(self.stacks_experts() && name.contains("experts"))
+                    })
+                    .collect(),
+            ),
+            stored: crate::memory::Stored::Floats(2),
         }
+    }
+
+    /// Whether the experts of a layer lie in one tensor, in a form of their own (gpt-oss).
+    pub fn stacks_experts(&self) -> bool {
+        self.traits.experts.is_some_and(|e| e.biased)
     }
 
     /// What a layer's attention sees and turns by.

@@ -37,6 +37,12 @@ impl Deref for Bytes {
     }
 }
 
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl Bytes {
     /// Map a file into memory, read-only. An empty file is an empty slice (it cannot be mapped).
     pub fn map(path: &Path) -> Result<Self> {

@@ -1,6 +1,6 @@
 //! Models as llama.cpp stores them: one `.gguf` file with configuration, vocabulary and (quantized) weights.
 //!
-//! Weights come out under Hugging Face names, in Hugging Face layout, f32. Must not know how a tokenizer works.
+//! Weights come out under Hugging Face names, in Hugging Face layout, in f32 or as they are stored. Must not know how a tokenizer works.
 
 mod metadata;
 mod names;
@@ -8,30 +8,34 @@ mod names;
 pub use metadata::{Metadata, whole};
 pub use names::{expert, gguf_name, is_interleaved, offset};
 
-use crate::model::config::{Config, Llama3, RopeScaling, Weights};
+use crate::model::config::{Config, Hold, Llama3, RopeScaling, Weights};
 use crate::model::convert::dequantize;
 use crate::model::families;
 use crate::model::families::gguf::{Gguf, LONG, SHORT};
 use crate::model::files::Bytes;
+use crate::model::held;
+use crate::ops::lent::Lent;
+use crate::ops::matrix::Matrix;
+use crate::ops::packed::Packed;
 use crate::{Error, Result};
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::Content;
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A `.gguf` file, its header read: a model, or only a vocabulary.
 pub struct GgufFile {
     pub path: PathBuf,
-    bytes: Bytes,
+    bytes: Arc<Bytes>,
     content: Content,
 }
 
 impl GgufFile {
     /// Map the file and read its header (versions 1 to 3).
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = Bytes::map(path)?;
+        let bytes = Arc::new(Bytes::map(path)?);
         let content = read_header(&bytes).map_err(|e| e.at(path.display()))?;
         Ok(Self { path: path.to_path_buf(), bytes, content })
     }
@@ -65,43 +69,79 @@ impl GgufModel {
         Ok(Self { file, config })
     }
 
-    /// All weights, dequantized to f32 on the CPU, in parallel. q and k rows are put back into Hugging Face's
-    /// order. Errors name the file and the tensor, and the expected and found shapes.
+    /// All weights in f32: [`Self::held`] with [`Hold::Full`].
     pub fn weights(&self) -> Result<Weights> {
+        self.held(Hold::Full)
+    }
+
+    /// All weights, held as `hold` says, read in parallel; packed matrices lend their bytes from the mapped file. q and k
+    /// rows come in Hugging Face's order. Errors name the file and the tensor, and the expected and found shapes.
+    pub fn held(&self, hold: Hold) -> Result<Weights> {
         let wanted = self.config.tensor_shapes();
         let named: Vec<(String, &String, &Vec<usize>)> =
             wanted.iter().map(|(name, shape)| (gguf_name(&self.config, name), name, shape)).collect();
         self.refuse_unknown(&named)?;
-        let tensors = named
+        let read = named
             .par_iter()
             .map(|(stored, name, shape)| {
                 let place = || format!("{}: {stored}", self.file.path.display());
-                let mut values = self.values(stored, name, shape).map_err(|e| e.at(place()))?;
-                if is_interleaved(&self.config, name) {
-                    values = unpermute(&values, shape[0] / self.config.head_dim, values.len() / shape[0]);
-                }
-                let offset = offset(&self.config, name);
-                if offset != 0.0 {
-                    values.iter_mut().for_each(|v| *v -= offset);
-                }
-                let tensor =
-                    Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).map_err(|e| Error::from(e).at(place()))?;
-                Ok(((*name).clone(), tensor))
+                let read = match shape.as_slice() {
+                    &[rows, cols] => self.matrix(stored, name, rows, cols).and_then(|m| held::matrix(name, m, hold)),
+                    _ => self.vector(stored, name, shape),
+                };
+                Ok(((*name).clone(), read.map_err(|e| e.at(place()))?))
             })
-            .collect::<Result<HashMap<String, Tensor>>>()?;
-        Ok(Weights { config: self.config.clone(), tensors })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(held::weights(&self.config, read))
     }
 
-    /// A weight's numbers, in the file's order of rows; of a stack of experts', one expert's.
-    fn values(&self, stored: &str, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let (content, bytes) = (&self.file.content, &self.file.bytes);
-        let (Some((number, _)), Some(experts)) = (expert(name), self.config.traits.experts) else {
-            return tensor_values(content, bytes, stored, shape);
+    /// Whether matrices are kept in blocks that share a scale.
+    pub fn is_quantized(&self) -> bool {
+        let infos = &self.file.content.tensor_infos;
+        infos.values().any(|i| i.shape.dims().len() > 1 && i.ggml_dtype.block_size() > 1)
+    }
+
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> u64 {
+        let infos = self.file.content.tensor_infos.values();
+        infos.map(|i| (i.shape.elem_count() / i.ggml_dtype.block_size() * i.ggml_dtype.type_size()) as u64).sum()
+    }
+
+    /// A matrix as it is stored; of a stack of experts', one expert's.
+    fn matrix(&self, stored: &str, name: &str, rows: usize, cols: usize) -> Result<Packed> {
+        let (content, file) = (&self.file.content, &self.file.bytes);
+        let (kind, bytes) = match (expert(name), self.config.traits.experts) {
+            (Some((number, _)), Some(experts)) => {
+                let (kind, all) = self::stored(content, file, stored, &[experts.count, rows, cols])?;
+                let size = all.len() / experts.count;
+                let own = all.get(number * size..(number + 1) * size);
+                (kind, own.ok_or_else(|| Error::new(format!("there is no expert {number}")))?)
+            }
+            _ => self::stored(content, file, stored, &[rows, cols])?,
         };
-        let (kind, data) = self::stored(content, bytes, stored, &[&[experts.count], shape].concat())?;
-        let size = data.len() / experts.count;
-        let own = data.get(number * size..(number + 1) * size);
-        dequantize(own.ok_or_else(|| Error::new(format!("there is no expert {number}")))?, kind, shape.iter().product())
+        let start = bytes.as_ptr() as usize - file.as_ptr() as usize;
+        let lent = Lent::of(file.clone(), start..start + bytes.len());
+        let matrix = Packed::blocks(kind, rows, cols, lent.ok_or_else(|| Error::new("the file ends too early"))?)?;
+        match is_interleaved(&self.config, name) {
+            true => matrix.straightened(self.config.head_dim),
+            false => Ok(matrix),
+        }
+    }
+
+    /// A norm's weights or a bias, f32.
+    fn vector(&self, stored: &str, name: &str, shape: &[usize]) -> Result<Matrix> {
+        let mut values = tensor_values(&self.file.content, &self.file.bytes, stored, shape)?;
+        let offset = offset(&self.config, name);
+        if offset != 0.0 {
+            values.iter_mut().for_each(|v| *v -= offset);
+        }
+        let vector = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        if !is_interleaved(&self.config, name) {
+            return Ok(Matrix::Dense(vector));
+        }
+        // The bias of a matrix whose rows are interleaved.
+        let rows = Packed::floats(&vector.reshape(((), 1))?)?.straightened(self.config.head_dim)?;
+        Ok(Matrix::Dense(rows.to_tensor()?.reshape(shape)?))
     }
 
     /// Refuses tensors that the architecture has no place for.
@@ -219,47 +259,9 @@ fn stored<'a>(content: &Content, bytes: &'a [u8], name: &str, shape: &[usize]) -
     Ok((info.ggml_dtype, data))
 }
 
-/// Undo llama.cpp's row order of q and k (`permute` in convert_hf_to_gguf.py): inside a head it interleaves the
-/// two halves that the rotary embedding pairs, Hugging Face keeps them one after the other.
-fn unpermute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
-    let head_dim = values.len() / columns / heads;
-    let mut out = vec![0f32; values.len()];
-    for (row, target) in out.chunks_exact_mut(columns).enumerate() {
-        let (head, within) = (row / head_dim, row % head_dim);
-        let (half, pair) = (within / (head_dim / 2), within % (head_dim / 2));
-        let source = (head * head_dim + 2 * pair + half) * columns;
-        target.copy_from_slice(&values[source..source + columns]);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// `convert_hf_to_gguf.py`, `LlamaModel.permute`:
-    /// `w.reshape(n_head, 2, w.shape[0] // n_head // 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)`
-    fn permute(values: &[f32], heads: usize, columns: usize) -> Vec<f32> {
-        let half = values.len() / columns / heads / 2;
-        let mut out = Vec::new();
-        for h in 0..heads {
-            for j in 0..half {
-                for s in 0..2 {
-                    let row = (h * 2 + s) * half + j;
-                    out.extend_from_slice(&values[row * columns..(row + 1) * columns]);
-                }
-            }
-        }
-        out
-    }
-
-    #[test]
-    fn the_row_order_of_llama_cpp_is_undone_exactly() {
-        let values: Vec<f32> = (0..3 * 8 * 5).map(|i| i as f32).collect();
-        let stored = permute(&values, 3, 5);
-        assert_ne!(stored, values);
-        assert_eq!(unpermute(&stored, 3, 5), values);
-    }
 
     #[test]
     fn llama_3_scaling_is_recovered_from_its_divisors() {

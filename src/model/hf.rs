@@ -2,20 +2,29 @@
 //!
 //! Must not know GGUF, nor how a tokenizer works.
 
-use crate::model::config::{Config, Weights};
+use crate::model::config::{Config, Hold, Weights};
 use crate::model::convert::{Float, floats};
 use crate::model::files::{Bytes, Files};
 use crate::model::stacked::Place;
+use crate::model::{bnb, held};
+use crate::ops::lent::Lent;
+use crate::ops::matrix::Matrix;
+use crate::ops::packed::{Kind, Packed};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// A model folder (or the built-in files), with its configuration read.
 pub struct HfModel {
     pub files: Files,
     pub config: Config,
+    /// Whether bitsandbytes has quantized its linear layers.
+    pub quantized: bool,
+    /// Whether it says that its weights are in f32.
+    pub wide: bool,
 }
 
 const INDEX: &str = "model.safetensors.index.json";
@@ -36,16 +45,26 @@ impl HfModel {
                 .next("name a folder with config.json and *.safetensors, or a .gguf file"));
         };
         let generation = files.json("generation_config.json")?;
+        // mxfp4 is in the experts' own tensors.
+        let quantized = config.get("quantization_config").is_some_and(|q| bnb::check(q).is_ok());
+        let dtype = config.get("dtype").or(config.get("torch_dtype")).and_then(|d| d.as_str());
+        let wide = dtype == Some("float32");
         let config = Config::from_hf(&config, generation.as_ref()).map_err(|e| e.at(files.label("config.json")))?;
-        Ok(Self { files, config })
+        Ok(Self { files, config, quantized, wide })
     }
 
-    /// All weights, widened to f32 on the CPU. Reads through a memory map, converts in parallel.
+    /// All weights in f32: [`Self::held`] with [`Hold::Full`].
+    pub fn weights(&self) -> Result<Weights> {
+        self.held(Hold::Full)
+    }
+
+    /// All weights, held as `hold` says. Reads through a memory map, converts in parallel; packed matrices lend their bytes
+    /// from the map.
     ///
     /// Errors name the file and the tensor, and the expected and found shapes.
-    pub fn weights(&self) -> Result<Weights> {
+    pub fn held(&self, hold: Hold) -> Result<Weights> {
         let names = self.shard_names()?;
-        let bytes = names.iter().map(|n| self.files.bytes(n)).collect::<Result<Vec<Bytes>>>()?;
+        let bytes = names.iter().map(|n| Ok(Arc::new(self.files.bytes(n)?))).collect::<Result<Vec<Arc<Bytes>>>>()?;
         let mut shards = Vec::new();
         for (name, bytes) in names.iter().zip(&bytes) {
             let shard = SafeTensors::deserialize(bytes).map_err(|e| {
@@ -64,7 +83,7 @@ impl HfModel {
         let wanted = self.config.tensor_shapes();
         self.refuse_unknown(&place_of, &wanted, &names)?;
 
-        let tensors = wanted
+        let read = wanted
             .par_iter()
             .map(|(name, shape)| {
                 let stack = Place::of(&self.config, name).filter(|_| !place_of.contains_key(name));
@@ -73,7 +92,7 @@ impl HfModel {
                     let find = |tensor: &str| place_of.get(tensor).map(|&i| &shards[i]);
                     let values = stack.read(&find, count, shape).map_err(|e| e.at(self.files.label(&names[0])))?;
                     let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?;
-                    return Ok((name.clone(), tensor));
+                    return Ok((name.clone(), Matrix::Dense(tensor)));
                 }
                 let Some(&i) = place_of.get(name) else {
                     return Err(Error::new(format!("tensor {name} {shape:?} is missing"))
@@ -81,34 +100,25 @@ impl HfModel {
                         .next("the weights and config.json must belong together"));
                 };
                 let place = || format!("{}: {name}", self.files.label(&names[i]));
-                let view = shards[i].tensor(name).map_err(|e| Error::new(e.to_string()).at(place()))?;
-                if view.shape() != shape.as_slice() {
-                    return Err(
-                        Error::new(format!("shape {:?}, but config.json asks for {shape:?}", view.shape())).at(place())
-                    );
-                }
-                let kind = match view.dtype() {
-                    Dtype::F32 => Float::F32,
-                    Dtype::F16 => Float::F16,
-                    Dtype::BF16 => Float::BF16,
-                    other => {
-                        return Err(Error::new(format!("stored as {other:?}, which is not supported"))
-                            .at(place())
-                            .next("supported: F32, F16, BF16"));
+                let read = match shape.as_slice() {
+                    &[rows, cols] => {
+                        stored(&shards[i], &bytes[i], name, (rows, cols)).and_then(|m| held::matrix(name, m, hold))
                     }
+                    _ => view(&shards[i], name, shape).and_then(|(data, kind)| {
+                        Ok(Matrix::Dense(Tensor::from_vec(floats(data, kind), shape.as_slice(), &Device::Cpu)?))
+                    }),
                 };
-                let tensor = Tensor::from_vec(floats(view.data(), kind), shape.as_slice(), &Device::Cpu)
-                    .map_err(|e| Error::from(e).at(place()))?;
-                Ok((name.clone(), tensor))
+                Ok((name.clone(), read.map_err(|e| e.at(place()))?))
             })
-            .collect::<Result<HashMap<String, Tensor>>>()?;
-        Ok(Weights { config: self.config.clone(), tensors })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(held::weights(&self.config, read))
     }
 
     /// The safetensors files by name, mapped; tensors that the architecture has no place for are refused.
-    pub fn shards(&self) -> Result<Vec<(String, Bytes)>> {
+    pub fn shards(&self) -> Result<Vec<(String, Arc<Bytes>)>> {
         let names = self.shard_names()?;
-        let shards = names.iter().map(|n| Ok((n.clone(), self.files.bytes(n)?))).collect::<Result<Vec<_>>>()?;
+        let shards =
+            names.iter().map(|n| Ok((n.clone(), Arc::new(self.files.bytes(n)?)))).collect::<Result<Vec<_>>>()?;
         let mut place_of = HashMap::new();
         for (i, (name, bytes)) in shards.iter().enumerate() {
             let shard = SafeTensors::deserialize(bytes).map_err(|e| {
@@ -173,6 +183,7 @@ impl HfModel {
         let mut unknown: Vec<&String> = place_of
             .keys()
             .filter(|n| !known.contains(n.as_str()) && !stacked.contains(n.as_str()))
+            .filter(|n| !(self.quantized && bnb::weight_of(n).is_some_and(|w| known.contains(w))))
             // A tied head that is stored all the same; a buffer that old checkpoints carry.
             .filter(|n| n.as_str() != "lm_head.weight" && !n.ends_with("rotary_emb.inv_freq"))
             .collect();
@@ -188,6 +199,43 @@ impl HfModel {
             .next("is this the checkpoint of another architecture, or an adapter?")),
         }
     }
+}
+
+/// A tensor's bytes and type, its shape checked.
+fn view<'a>(shard: &SafeTensors<'a>, name: &str, shape: &[usize]) -> Result<(&'a [u8], Float)> {
+    let view = shard.tensor(name).map_err(|e| Error::new(e.to_string()))?;
+    if view.shape() != shape {
+        return Err(Error::new(format!("shape {:?}, but config.json asks for {shape:?}", view.shape())));
+    }
+    let kind = match view.dtype() {
+        Dtype::F32 => Float::F32,
+        Dtype::F16 => Float::F16,
+        Dtype::BF16 => Float::BF16,
+        other => {
+            return Err(
+                Error::new(format!("stored as {other:?}, which is not supported")).next("supported: F32, F16, BF16")
+            );
+        }
+    };
+    Ok((view.data(), kind))
+}
+
+/// A matrix as it is stored: in floats, or as bitsandbytes has quantized it.
+pub fn stored(shard: &SafeTensors, file: &Arc<Bytes>, name: &str, (rows, cols): (usize, usize)) -> Result<Packed> {
+    let lend = |data: &[u8]| {
+        let start = data.as_ptr() as usize - file.as_ptr() as usize;
+        Lent::of(file.clone(), start..start + data.len()).ok_or_else(|| Error::new("the file ends too early"))
+    };
+    if bnb::is_packed(shard, name) {
+        return Ok(Packed::nf4(bnb::read(shard, name, (rows, cols), &lend)?));
+    }
+    let (data, kind) = view(shard, name, &[rows, cols])?;
+    let kind = match kind {
+        Float::F32 => Kind::F32,
+        Float::F16 => Kind::F16,
+        Float::BF16 => Kind::BF16,
+    };
+    Packed::blocks(kind, rows, cols, lend(data)?)
 }
 
 #[cfg(test)]

@@ -4,7 +4,9 @@ use super::config::Weights;
 use super::lora::{Context, Lora, LoraConfig};
 use super::params::{Param, Params};
 use crate::ops::arena;
-use crate::ops::matmul::{matmul, matmul_add_};
+use crate::ops::matmul::matmul_add_;
+use crate::ops::matrix::Matrix;
+use crate::ops::packed::Packed;
 use crate::ops::residual::{add_bias_, add_bias_backward};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -16,16 +18,20 @@ pub(super) fn take(weights: &mut Weights, name: &str, shape: &[usize]) -> Result
             .next("the files are incomplete, or of an architecture that config.json does not describe"));
     };
     if t.dims() != shape {
-        return Err(Error::new(format!("tensor {name} has shape {:?}, expected {shape:?}", t.dims()))
-            .next("the weights and config.json do not belong together"));
+        return Err(mismatch(name, t.dims(), shape));
     }
     Ok(t.to_dtype(DType::F32)?.contiguous()?)
 }
 
-/// A weight, and its gradient where it trains.
+fn mismatch(name: &str, found: &[usize], expected: &[usize]) -> Error {
+    Error::new(format!("tensor {name} has shape {found:?}, expected {expected:?}"))
+        .next("the weights and config.json do not belong together")
+}
+
+/// A weight, and its gradient where it trains: a vector, or a [`Matrix`].
 #[derive(Debug)]
-pub(super) struct Weight {
-    pub value: Tensor,
+pub(super) struct Weight<V = Tensor> {
+    pub value: V,
     pub grad: Option<Tensor>,
 }
 
@@ -51,10 +57,32 @@ impl Weight {
     }
 }
 
+impl Weight<Matrix> {
+    /// As [`Weight::load`]; what is packed stays so, unless it trains.
+    pub fn load_matrix(weights: &mut Weights, params: &Params, parts: &[(String, Vec<usize>)]) -> Result<Self> {
+        let trains = parts.iter().any(|(name, _)| params.has(name));
+        if trains || !parts.iter().any(|(name, _)| weights.packed.contains_key(name)) {
+            for (name, _) in parts {
+                if let Some(packed) = weights.packed.remove(name) {
+                    weights.tensors.insert(name.clone(), packed.to_tensor()?);
+                }
+            }
+            let Weight { value, grad } = Weight::load(weights, params, parts)?;
+            return Ok(Self { value: Matrix::Dense(value), grad });
+        }
+        let taken = parts.iter().map(|(name, shape)| match weights.packed.remove(name) {
+            Some(packed) if [packed.rows(), packed.cols()] == shape[..] => Ok(packed),
+            Some(packed) => Err(mismatch(name, &[packed.rows(), packed.cols()], shape)),
+            None => Packed::floats(&take(weights, name, shape)?),
+        });
+        Ok(Self { value: Matrix::Packed(Packed::stack(taken.collect::<Result<_>>()?)?), grad: None })
+    }
+}
+
 /// Projections of one input. Output column `start..start + width` of the fused layer is the projection's own output.
 #[derive(Debug)]
 pub(super) struct Linear {
-    weight: Weight,
+    weight: Weight<Matrix>,
     bias: Option<Weight>,
     lora: Option<Lora>,
     /// (prefix, first output column, width) of each projection.
@@ -84,7 +112,7 @@ impl Linear {
                 (p.clone(), at - out, *out)
             })
             .collect();
-        let weight = Weight::load(weights, params, &parts)?;
+        let weight = Weight::load_matrix(weights, params, &parts)?;
         let bias = match biased {
             false => None,
             true => {
@@ -101,7 +129,7 @@ impl Linear {
 
     /// `x [T, in]` to `y [T, out]`.
     pub fn forward(&self, x: &Tensor, c: &Context) -> Result<(Tensor, Saved)> {
-        let y = matmul(x, &self.weight.value.t()?)?;
+        let y = self.weight.value.times_transposed(x)?;
         if let Some(bias) = &self.bias {
             add_bias_(&y, &bias.value)?;
         }
@@ -121,7 +149,7 @@ impl Linear {
         wanted: bool,
         c: &Context,
     ) -> Result<Option<Tensor>> {
-        let dx = if wanted { Some(matmul(dy, &self.weight.value)?) } else { None };
+        let dx = if wanted { Some(self.weight.value.times(dy)?) } else { None };
         if let Some(grad) = &self.weight.grad {
             matmul_add_(grad, 1.0, &dy.t()?, x)?;
         }
@@ -134,13 +162,14 @@ impl Linear {
         Ok(dx)
     }
 
-    /// The projections' own weights and biases by name, as views.
+    /// The projections' own weights and biases by name: views, or all of a packed matrix in f32.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut all = Vec::new();
-        let kinds = [Some(("weight", &self.weight)), self.bias.as_ref().map(|b| ("bias", b))];
-        for (kind, weight) in kinds.into_iter().flatten() {
+        let weight = self.weight.value.to_tensor()?;
+        let kinds = [Some(("weight", &weight)), self.bias.as_ref().map(|b| ("bias", &b.value))];
+        for (kind, value) in kinds.into_iter().flatten() {
             for (p, start, width) in &self.projections {
-                all.push((format!("{p}.{kind}"), weight.value.narrow(0, *start, *width)?));
+                all.push((format!("{p}.{kind}"), value.narrow(0, *start, *width)?));
             }
         }
         Ok(all)

@@ -10,7 +10,7 @@ use super::params::Params;
 use crate::data::batch::{Batch, IGNORE};
 use crate::ops::cross_entropy::{self, Gradients, LogProbabilities, cross_entropy, softcap_};
 use crate::ops::embedding::{gather, scatter_add_};
-use crate::ops::matmul::matmul;
+use crate::ops::matrix::Matrix;
 use crate::ops::residual::scale_;
 use crate::ops::rope::Rotary;
 use crate::{Error, Result};
@@ -59,11 +59,11 @@ pub struct Llama {
     config: Config,
     params: Params,
     tuning: Tuning,
-    embedding: Weight,
+    embedding: Weight<Matrix>,
     blocks: Vec<Block>,
     norm: Norm,
     /// None where the embedding is the head.
-    head: Option<Weight>,
+    head: Option<Weight<Matrix>>,
     rotary: Rotary,
     /// The angles of layers that turn by their own, where there are such.
     local: Option<Rotary>,
@@ -122,29 +122,26 @@ impl Llama {
             l.check(&config)?;
         }
         let device = weights.tensors.get(EMBEDDING).map_or(Device::Cpu, |t| t.device().clone());
+        let base: usize = config.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
         let params = Params::new(plan(&config, tuning), &device)?;
         lora::start(&params, seed)?;
         let table = vec![config.vocab_size, config.hidden_size];
-        let embedding = Weight::load(&mut weights, &params, &[(EMBEDDING.into(), table.clone())])?;
+        let embedding = Weight::load_matrix(&mut weights, &params, &[(EMBEDDING.into(), table.clone())])?;
         let blocks = (0..config.num_hidden_layers)
             .map(|layer| Block::new(&mut weights, &params, lora, layer as u32))
             .collect::<Result<Vec<_>>>()?;
         let norm = Norm::load(&mut weights, &params, NORM.into())?;
         let head = match config.tie_word_embeddings {
             true => None,
-            false => Some(Weight::load(&mut weights, &params, &[(HEAD.into(), table)])?),
+            false => Some(Weight::load_matrix(&mut weights, &params, &[(HEAD.into(), table)])?),
         };
         let turned = config.traits.rotary_dim.unwrap_or(config.head_dim);
         let rotary = Rotary::new(turned, config.rope_theta, config.rope_scaling.as_ref());
         let local = config.traits.layers.iter().any(|l| l.rope == Rope::Local);
         let local = config.traits.rope_local_base_freq.filter(|_| local).map(|theta| Rotary::new(turned, theta, None));
-        let (tuning, adapter, total) = (tuning.clone(), true, 0);
-        let mut model =
-            Llama { config, params, tuning, embedding, blocks, norm, head, rotary, local, adapter, device, total };
-        let base: usize = model.full_state()?.iter().map(|(_, t)| t.elem_count()).sum();
-        let adapters = if lora.is_some() { model.params.len() } else { 0 };
-        model.total = (base + adapters) as u64;
-        Ok(model)
+        let adapters = if lora.is_some() { params.len() } else { 0 };
+        let (tuning, adapter, total) = (tuning.clone(), true, (base + adapters) as u64);
+        Ok(Llama { config, params, tuning, embedding, blocks, norm, head, rotary, local, adapter, device, total })
     }
 
     pub fn config(&self) -> &Config {
@@ -166,18 +163,20 @@ impl Llama {
         self.adapter = on;
     }
 
-    /// The base model's weights in Hugging Face's names (views, not copies); adapters are in [`Llama::params`].
+    /// The base model's weights in Hugging Face's names (views, but for packed matrices, which come in f32); adapters are in [`Llama::params`].
     pub fn full_state(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = vec![(EMBEDDING.to_string(), self.embedding.value.clone())];
+        let mut all = vec![(EMBEDDING.to_string(), self.embedding.value.to_tensor()?)];
         for block in &self.blocks {
             all.extend(block.state()?);
         }
         all.push((NORM.to_string(), self.norm.weight.value.clone()));
-        all.extend(self.head.iter().map(|h| (HEAD.to_string(), h.value.clone())));
+        if let Some(head) = &self.head {
+            all.push((HEAD.to_string(), head.value.to_tensor()?));
+        }
         Ok(all)
     }
 
-    fn head(&self) -> &Weight {
+    fn head(&self) -> &Weight<Matrix> {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
@@ -192,7 +191,7 @@ impl Llama {
 
     /// The tokens' embeddings, `[T, n]`.
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let x = gather(&self.embedding.value, ids)?;
+        let x = self.embedding.value.gather(ids)?;
         if let Some(scale) = self.config.traits.embedding_scale {
             scale_(&x, scale as f32)?;
         }
@@ -201,7 +200,7 @@ impl Llama {
 
     /// The head's product with normed hidden states: logits `[T, V]`, capped where the family caps them.
     fn logits_of(&self, normed: &Tensor) -> Result<Tensor> {
-        let logits = matmul(normed, &self.head().value.t()?)?;
+        let logits = self.head().value.times_transposed(normed)?;
         if let Some(cap) = self.softcap() {
             softcap_(&logits, cap)?;
         }

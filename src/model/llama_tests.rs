@@ -39,7 +39,7 @@ fn weights(tied: bool) -> Weights {
         }
         tensors.insert(name, Tensor::from_vec(v, shape, &Device::Cpu).unwrap());
     }
-    Weights { config: c, tensors }
+    Weights::new(c, tensors)
 }
 
 fn all_linear(dropout: f64) -> Tuning {
@@ -196,8 +196,7 @@ fn it_agrees_with_candle_transformers() {
         tie_word_embeddings: false,
     };
     // The oracle derives the head size from hidden / heads, so this shape has three heads of four.
-    let mut own =
-        Weights { config: Config { num_attention_heads: 3, num_key_value_heads: 3, ..w.config }, tensors: w.tensors };
+    let mut own = Weights::new(Config { num_attention_heads: 3, num_key_value_heads: 3, ..w.config }, w.tensors);
     for layer in 0..2 {
         for (i, name) in ["q_proj", "k_proj", "v_proj", "o_proj"].iter().enumerate() {
             let mut v = vec![0f32; 144];

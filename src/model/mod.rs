@@ -3,6 +3,7 @@
 //! Must not know recipes, runs or the console.
 
 mod block;
+pub(crate) mod bnb;
 pub mod cache;
 pub mod config;
 pub(crate) mod convert;
@@ -15,6 +16,7 @@ mod experts;
 pub mod families;
 pub mod files;
 pub mod gguf;
+mod held;
 pub mod hf;
 mod hub;
 mod linear;

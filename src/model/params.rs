@@ -80,6 +80,11 @@ impl Params {
         Ok(Some(Param { value: view(&self.values)?, grad: view(&self.grads)? }))
     }
 
+    /// Whether a tensor of this name trains.
+    pub fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
     /// In arena order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries

@@ -4,7 +4,8 @@
 //! so that the head's product is taken once and never stored whole.
 
 use super::host;
-use super::matmul::{matmul, matmul_add_, matmul_to_};
+use super::matmul::matmul_add_;
+use super::matrix::Matrix;
 use super::simd::{exp, max, sum, tanh, vectorized};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -103,25 +104,25 @@ pub struct Gradients<'a> {
 /// Anything not finite shows in the loss.
 pub fn cross_entropy(
     hidden: &Tensor,
-    head: &Tensor,
+    head: &Matrix,
     labels: &[u32],
     gradients: Option<Gradients>,
     softcap: Option<f32>,
 ) -> Result<(f64, Option<Tensor>)> {
-    blocks_of((LOGITS / head.dim(0)?.max(1)).max(1), hidden, head, labels, gradients, softcap)
+    blocks_of((LOGITS / head.dims()?.0.max(1)).max(1), hidden, head, labels, gradients, softcap)
 }
 
 fn blocks_of(
     block: usize,
     hidden: &Tensor,
-    head: &Tensor,
+    head: &Matrix,
     labels: &[u32],
     gradients: Option<Gradients>,
     softcap: Option<f32>,
 ) -> Result<(f64, Option<Tensor>)> {
     let (rows, n) = host::dims2(hidden, OP)?;
-    let (v, _) = host::dims2(head, OP)?;
-    host::same(OP, "the head", head.dims(), &[v, n])?;
+    let (v, width) = head.dims()?;
+    host::same(OP, "the head", &[v, width], &[v, n])?;
     host::same(OP, "labels", &[labels.len()], &[rows])?;
     if let Some(label) = labels.iter().find(|&&l| l as usize >= v) {
         return Err(Error::new(format!("label {label} is beyond the vocabulary of {v}")));
@@ -134,13 +135,13 @@ fn blocks_of(
     };
     for (i, labels) in labels.chunks(block).enumerate() {
         let part = hidden.narrow(0, i * block, labels.len())?;
-        let logits = matmul(&part, &head.t()?)?;
+        let logits = head.times_transposed(&part)?;
         let nll: Vec<f64> = host::write(&logits, OP, |l| {
             Ok(l.par_chunks_mut(v).zip(labels.par_iter()).map(|(l, &y)| row(l, y as usize, scale, softcap)).collect())
         })?;
         loss += nll.iter().sum::<f64>();
         if let (Some(g), Some(d)) = (&gradients, &dhidden) {
-            matmul_to_(&d.narrow(0, i * block, labels.len())?, 1.0, &logits, head)?;
+            head.times_to_(&d.narrow(0, i * block, labels.len())?, &logits)?;
             if let Some(dhead) = g.head {
                 matmul_add_(dhead, 1.0, &logits.t()?, &part)?;
             }
@@ -162,7 +163,7 @@ pub struct LogProbabilities {
 /// each row's entropy. Shapes as in [`cross_entropy`]; nothing is kept of the logits.
 pub fn log_probabilities(
     hidden: &Tensor,
-    head: &Tensor,
+    head: &Matrix,
     labels: &[u32],
     temperature: f64,
     entropies: bool,
@@ -190,7 +191,7 @@ pub fn log_probabilities(
 /// head is added into `dhead [V, n]` where it trains. The logits are computed a second time.
 pub fn log_probabilities_backward(
     hidden: &Tensor,
-    head: &Tensor,
+    head: &Matrix,
     labels: &[u32],
     temperature: f64,
     weights: &[f64],
@@ -210,7 +211,7 @@ pub fn log_probabilities_backward(
             });
             Ok(())
         })?;
-        matmul_to_(&dhidden.narrow(0, at, labels.len())?, 1.0, logits, head)?;
+        head.times_to_(&dhidden.narrow(0, at, labels.len())?, logits)?;
         match dhead {
             Some(dhead) => matmul_add_(dhead, 1.0, &logits.t()?, &hidden.narrow(0, at, labels.len())?),
             None => Ok(()),
@@ -223,17 +224,17 @@ pub fn log_probabilities_backward(
 type Take<'a> = dyn FnMut(usize, &[u32], &Tensor, usize) -> Result<()> + 'a;
 
 /// Give the logits over the temperature, a block of rows at a time.
-fn each_block(hidden: &Tensor, head: &Tensor, labels: &[u32], temperature: f64, take: &mut Take) -> Result<()> {
+fn each_block(hidden: &Tensor, head: &Matrix, labels: &[u32], temperature: f64, take: &mut Take) -> Result<()> {
     let (rows, n) = host::dims2(hidden, OP)?;
-    let (v, _) = host::dims2(head, OP)?;
-    host::same(OP, "the head", head.dims(), &[v, n])?;
+    let (v, width) = head.dims()?;
+    host::same(OP, "the head", &[v, width], &[v, n])?;
     host::same(OP, "labels", &[labels.len()], &[rows])?;
     if let Some(label) = labels.iter().find(|&&l| l as usize >= v) {
         return Err(Error::new(format!("label {label} is beyond the vocabulary of {v}")));
     }
     let block = (LOGITS / v.max(1)).max(1);
     for (i, labels) in labels.chunks(block).enumerate() {
-        let logits = matmul(&hidden.narrow(0, i * block, labels.len())?, &head.t()?)?;
+        let logits = head.times_transposed(&hidden.narrow(0, i * block, labels.len())?)?;
         if temperature != 1.0 {
             let cold = (1.0 / temperature) as f32;
             host::write(&logits, OP, |l| {
@@ -295,7 +296,7 @@ mod tests {
         for cap in [None, Some(1.5)] {
             let dw = tensor(&vec![0.0; v * n], &[v, n]);
             let gradients = Some(Gradients { scale: 0.25, head: Some(&dw) });
-            let (loss, dh) = cross_entropy(&h, &w, &labels, gradients, cap).unwrap();
+            let (loss, dh) = cross_entropy(&h, &(&w).into(), &labels, gradients, cap).unwrap();
             let (h, w) = (f64s(&h), f64s(&w));
             assert!((loss - reference(&h, &w, &labels, n, cap)).abs() < 1e-5);
             close(&f64s(&dh.unwrap()), &differences(&h, |h| 0.25 * reference(h, &w, &labels, n, cap)), 2e-6);
@@ -310,7 +311,7 @@ mod tests {
         let run = |block| {
             let dw = tensor(&vec![0.0; v * n], &[v, n]);
             let g = Some(Gradients { scale: 1.0, head: Some(&dw) });
-            let (loss, dh) = blocks_of(block, &h, &w, &labels, g, None).unwrap();
+            let (loss, dh) = blocks_of(block, &h, &(&w).into(), &labels, g, None).unwrap();
             (loss, f64s(&dh.unwrap()), f64s(&dw))
         };
         let (one, three) = (run(1), run(3));
@@ -327,7 +328,8 @@ mod tests {
         let labelled = Tensor::cat(&[h.narrow(0, 0, 1).unwrap(), h.narrow(0, 2, 1).unwrap()], 0).unwrap();
         let (w, dw) = (wave(&[6, 4], 1.3, 0.5), tensor(&[0.0; 24], &[6, 4]));
         let (loss, dh) =
-            cross_entropy(&labelled, &w, &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) }), None).unwrap();
+            cross_entropy(&labelled, &(&w).into(), &[2, 5], Some(Gradients { scale: 1.0, head: Some(&dw) }), None)
+                .unwrap();
         assert!((loss - 4.2436304).abs() < 5e-6);
         let want_dh =
             [0.3338083, -0.33981115, -0.51560652, 0.063962929, -0.9704358, 0.81021667, 1.4038997, -0.059133545];
@@ -367,9 +369,10 @@ mod tests {
             let (n, v, labels, temperature) = (5, 41, [3, 40, 0, 3, 17], 0.7);
             let (h, w) = (random(&[5, n], 1), random(&[v, n], 2));
             let weights = [0.5, -1.0, 0.0, 2.0, -0.25];
-            let got = log_probabilities(&h, &w, &labels, temperature, true, softcap).unwrap();
+            let got = log_probabilities(&h, &(&w).into(), &labels, temperature, true, softcap).unwrap();
             let dw = tensor(&vec![0.0; v * n], &[v, n]);
-            let dh = log_probabilities_backward(&h, &w, &labels, temperature, &weights, Some(&dw), softcap).unwrap();
+            let dh = log_probabilities_backward(&h, &(&w).into(), &labels, temperature, &weights, Some(&dw), softcap)
+                .unwrap();
             let (h, w) = (f64s(&h), f64s(&w));
             let cap = |l: f64| softcap.map_or(l, |c| f64::from(c) * (l / f64::from(c)).tanh());
             let logits =
@@ -398,7 +401,8 @@ mod tests {
         let w = random(&[6, 4], 2);
         for bad in [f32::NAN, f32::INFINITY] {
             let h = tensor(&[bad, 1.0, 1.0, 1.0], &[1, 4]);
-            let (loss, _) = cross_entropy(&h, &w, &[2], Some(Gradients { scale: 1.0, head: None }), None).unwrap();
+            let (loss, _) =
+                cross_entropy(&h, &(&w).into(), &[2], Some(Gradients { scale: 1.0, head: None }), None).unwrap();
             assert!(!loss.is_finite(), "{loss}");
         }
     }
@@ -406,8 +410,8 @@ mod tests {
     #[test]
     fn a_label_beyond_the_vocabulary_is_an_error_and_no_label_is_no_loss() {
         let w = random(&[6, 4], 2);
-        assert!(cross_entropy(&random(&[1, 4], 1), &w, &[6], None, None).is_err());
+        assert!(cross_entropy(&random(&[1, 4], 1), &(&w).into(), &[6], None, None).is_err());
         let none = Tensor::from_vec(Vec::<f32>::new(), (0, 4), &candle_core::Device::Cpu).unwrap();
-        assert_eq!(cross_entropy(&none, &w, &[], None, None).unwrap().0, 0.0);
+        assert_eq!(cross_entropy(&none, &(&w).into(), &[], None, None).unwrap().0, 0.0);
     }
 }

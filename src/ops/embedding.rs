@@ -8,7 +8,7 @@ use rayon::prelude::*;
 const OP: &str = "embedding";
 const ROWS: usize = 32;
 
-fn check(ids: &[u32], rows: usize) -> Result<()> {
+pub(super) fn check(ids: &[u32], rows: usize) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= rows) {
         Some(id) => Err(Error::new(format!("row {id} was asked of a table of {rows}"))
             .next("the tokenizer and the model's embedding do not belong together")),

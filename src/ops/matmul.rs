@@ -35,9 +35,10 @@ pub fn matmul_to_(c: &Tensor, alpha: f32, a: &Tensor, b: &Tensor) -> Result<()> 
 }
 
 /// Rows up to which a product with rows of weights is taken as dot products: decoding.
-const FEW_ROWS: usize = 4;
+pub(super) const FEW_ROWS: usize = 4;
 
-fn product(
+/// `c = [c +] alpha · a·b` on slices that begin at their layouts' first element.
+pub(super) fn product(
     c: &mut [f32],
     lc: Strided,
     add: bool,
@@ -94,7 +95,7 @@ pub(super) unsafe fn block(
 }
 
 /// Outputs a task computes at a time in [`few_rows`].
-const PIECE: usize = 64;
+pub(super) const PIECE: usize = 64;
 
 /// One to four rows against rows of weights: each weight is read once, in order, by dot products.
 fn few_rows(c: &mut [f32], lc: Strided, add: bool, alpha: f32, (a, la): (&[f32], Strided), (b, lb): (&[f32], Strided)) {
@@ -114,7 +115,7 @@ fn few_rows(c: &mut [f32], lc: Strided, add: bool, alpha: f32, (a, la): (&[f32],
 }
 
 vectorized! {
-    fn dot(a: &[f32], b: &[f32]) -> f32 { simd::dot(a, b) }
+    pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 { simd::dot(a, b) }
 }
 
 #[cfg(test)]

@@ -54,6 +54,10 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         let what = "model.load_in_4bit and model.load_in_fp8 are both given";
         problem(given, "model.load_in_fp8", what, "keep one: 4 bits for memory, fp8 for speed");
     }
+    if recipe.model.load_in_4bit && recipe.lora.is_none() {
+        let what = "model.load_in_4bit holds frozen weights, and without [lora] all of them train";
+        problem(given, "model.load_in_4bit", what, "add [lora], or set it to false");
+    }
     if recipe.method != Method::Sft {
         let (what, next) = match recipe.method {
             Method::Dpo => ("preference pairs: the answers are what is trained", "remove it"),
@@ -82,10 +86,6 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         if t.packing {
             let what = format!("train.packing has no meaning for {method}, whose sequences are never padded");
             problem(given, "train.packing", &what, "remove it");
-        }
-        if recipe.model.load_in_4bit {
-            let what = format!("model.load_in_4bit needs a card, and {method} is computed on the CPU");
-            problem(given, "model.load_in_4bit", &what, "set it to false");
         }
     }
     if let Some(grpo) = &recipe.grpo {

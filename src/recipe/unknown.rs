@@ -7,7 +7,7 @@ use super::schema::{self, SECTIONS};
 const NOT_HERE: &[(&[&str], &str)] = &[
     (
         &["load_in_8bit", "bnb_4bit_quant_type", "bnb_4bit_compute_dtype", "quantization_config"],
-        "weights are held in f32 on the CPU, in bf16 on a card, and as NF4 there with model.load_in_4bit; remove it",
+        "weights are held in f32 on the CPU, in bf16 on a card, and as NF4 on both with model.load_in_4bit; remove it",
     ),
     (
         &["bf16", "fp16", "tf32", "dtype", "torch_dtype", "mixed_precision", "pure_bf16"],

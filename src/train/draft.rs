@@ -231,7 +231,7 @@ impl<'a> Draft<'a> {
     /// By the model, the rows' true lengths and the memory that is here.
     fn measure(&mut self, recipe: &Recipe, say: &mut dyn FnMut(&str)) -> Result<()> {
         let opened = Opened::open(&source::resolve_saying(&self.wish.model, Need::Description, say)?)?;
-        let shape = opened.config().shape();
+        let shape = opened.shape();
         let bytes: u64 = match of_data(&recipe.data.train) {
             Some(bytes) if bytes <= TOKENIZED => bytes,
             _ => u64::MAX,

@@ -11,7 +11,7 @@ use crate::data::prepare::{self, Prepared as Data};
 use crate::data::sources;
 use crate::data::traits::{ModelSide, Render};
 use crate::export::adapter::{self, AdapterConfig};
-use crate::memory::{self, Estimate, Local, Telemetry};
+use crate::memory::{self, Estimate, Local, Stored, Telemetry};
 use crate::model::device;
 use crate::model::llama::Checkpointing;
 use crate::model::lora::{LoraConfig, Tuning};
@@ -103,7 +103,7 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         speaker.template = None;
     }
     let plan = Plan::of(recipe, ranks.size(), &data.train);
-    let shape = speaker.model.config().shape();
+    let shape = speaker.shape;
     let longest = data.train.iter().chain(&data.eval).map(|e| e.ids.len()).max();
     let mut telemetry = Local::new();
     // What is held already (the weights, mostly) is in the estimate too.
@@ -245,7 +245,7 @@ fn facts(
         run_name: recipe.run_name.clone(),
         method: recipe.method.name().into(),
         tuning: match lora {
-            Some(l) if recipe.model.load_in_4bit => format!("qlora r{}", l.r),
+            Some(l) if recipe.model.load_in_4bit || speaker.shape.stored == Stored::Nf4 => format!("qlora r{}", l.r),
             Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
             Some(l) => format!("lora r{}", l.r),
             None => "full".into(),

@@ -6,10 +6,12 @@ use crate::data::template::{self, ChatTemplate};
 use crate::data::tokenizer::{Templates, Tokenizer};
 use crate::data::traits::Render;
 use crate::export::adapter::{self, Adapter};
-use crate::model::config::Weights;
+use crate::memory::Shape;
+use crate::model::config::Hold;
 use crate::model::device;
 use crate::model::engine::Engine;
 use crate::model::llama::Llama;
+use crate::model::loading::Opened;
 use crate::model::lora::{LoraConfig, Tuning};
 use crate::model::source::{self, Need};
 use crate::ops::optimizer::Optim;
@@ -32,6 +34,8 @@ pub struct Speaker {
     pub reference: String,
     /// The commit of a hub model.
     pub revision: Option<String>,
+    /// The sizes that memory depends on.
+    pub shape: Shape,
 }
 
 /// What a recipe may put in place of the model's own template.
@@ -95,7 +99,7 @@ impl Speaker {
         say: &mut dyn FnMut(&str),
     ) -> Result<Self> {
         let found = source::resolve_saying(name_or_path, Need::Everything, say)?;
-        let Loaded { weights, tokenizer, templates, name, reference, revision } = loaded::load(&found)?;
+        let Loaded { opened, tokenizer, templates, name, reference, revision } = loaded::load(&found)?;
         let own_template = templates.default.clone();
         let templates = match choice.template {
             Some(setting) => Templates { default: Some(template::choose(setting)?), tool_use: None },
@@ -105,12 +109,13 @@ impl Speaker {
             Some(_) => Some(ChatTemplate::new(&templates, &tokenizer.special, choice.kwargs.unwrap_or(&Map::new()))?),
             None => None,
         };
-        let mut stop_ids = weights.config.eos_token_ids.clone();
+        let mut stop_ids = opened.config().eos_token_ids.clone();
         stop_ids.extend(tokenizer.eos_id());
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        let model = engine(weights, tuning, seed, on, say)?;
-        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference, revision })
+        let shape = opened.shape();
+        let model = engine(&opened, tuning, seed, on, say)?;
+        Ok(Self { model, tokenizer, template, own_template, stop_ids, name, reference, revision, shape })
     }
 
     /// The ids of a conversation up to where the model speaks: rendered with its generation prompt, or, without a
@@ -144,26 +149,33 @@ impl Speaker {
 }
 
 /// The model on the CPU.
-fn on_cpu(weights: Weights, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
+fn on_cpu(opened: &Opened, tuning: &Tuning, seed: u64, on: Computes) -> Result<Engine> {
     if on.load_in_fp8 {
         return Err(Error::usage("model.load_in_fp8 = true needs a Hopper card (H100, H200)")
             .next("set it to false, or train where there is one, with a program built with --features cuda"));
     }
-    if on.load_in_4bit {
-        return Err(Error::usage("model.load_in_4bit = true needs an NVIDIA card")
-            .next("set it to false, or train where there is a card, with a program built with --features cuda"));
+    Ok(Engine::on_cpu(Llama::new(opened.held(hold(opened, tuning, on))?, tuning, seed)?, on.optim))
+}
+
+/// How the CPU holds a model's weights: what a file keeps in few bits stays so where it is frozen, since the numbers are the
+/// same.
+fn hold(opened: &Opened, tuning: &Tuning, on: Computes) -> Hold {
+    match tuning {
+        Tuning::Full => Hold::Full,
+        _ if on.load_in_4bit => Hold::Nf4,
+        _ if opened.is_quantized() => Hold::Stored,
+        _ => Hold::Full,
     }
-    Ok(Engine::on_cpu(Llama::new(weights, tuning, seed)?, on.optim))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, _say: &mut dyn FnMut(&str)) -> Result<Engine> {
+fn engine(opened: &Opened, tuning: &Tuning, seed: u64, on: Computes, _say: &mut dyn FnMut(&str)) -> Result<Engine> {
     device::choose(on.device)?;
-    on_cpu(weights, tuning, seed, on)
+    on_cpu(opened, tuning, seed, on)
 }
 
 #[cfg(feature = "cuda")]
-fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut dyn FnMut(&str)) -> Result<Engine> {
+fn engine(opened: &Opened, tuning: &Tuning, seed: u64, on: Computes, say: &mut dyn FnMut(&str)) -> Result<Engine> {
     use crate::memory::card::Checkpointing;
     use crate::model::cuda::{self, CudaLlama, Options, Origin, Precision};
     use crate::model::device::Place;
@@ -171,20 +183,20 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
         Place::Cuda(n) => n,
         Place::Cpu { because } => {
             because.iter().for_each(|b| say(&format!("on the CPU: {b}")));
-            return on_cpu(weights, tuning, seed, on);
+            return on_cpu(opened, tuning, seed, on);
         }
     };
     let checked = match on.cpu_only {
         Some(method) => Err(Error::usage(format!("{method} is not computed on a card"))
             .next("take model.device = \"cpu\", or auto, which falls back to it")),
-        None => cuda::check(&weights.config, tuning),
+        None => cuda::check(opened.config(), tuning),
     };
     if let Err(e) = checked {
         if on.device != "auto" {
             return Err(e);
         }
         say(&format!("on the CPU: {e}"));
-        return on_cpu(weights, tuning, seed, on);
+        return on_cpu(opened, tuning, seed, on);
     }
     let options = Options {
         precision: match (on.load_in_4bit, on.load_in_fp8) {
@@ -201,7 +213,7 @@ fn engine(weights: Weights, tuning: &Tuning, seed: u64, on: Computes, say: &mut 
         optim: on.optim,
     };
     let gpu = crate::ops::cuda::device::Gpu::open(ordinal)?;
-    Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(weights), tuning, seed, options)?)))
+    Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(opened.weights()?), tuning, seed, options)?)))
 }
 
 /// The shape of an adapter that is there.

@@ -20,7 +20,7 @@ import transformers
 import trl
 from datasets import Dataset
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 
@@ -61,13 +61,19 @@ def main():
     ap.add_argument("--batch", type=int, default=2)
     ap.add_argument("--accumulation", type=int, default=2)
     ap.add_argument("--save", help="save the trained adapter here")
+    ap.add_argument("--load-in-4bit", action="store_true", help="QLoRA: NF4 with double quantization by bitsandbytes, computed in f32")
     a = ap.parse_args()
     torch.manual_seed(0)
 
     with open(a.rows, encoding="utf-8") as f:
         rows = [json.loads(line)["messages"] for line in f][: a.steps * a.batch * a.accumulation]
     data = Dataset.from_list([{"prompt": m[:-1], "completion": m[-1:]} for m in rows])
-    base = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32)
+    four = None
+    if a.load_in_4bit:
+        four = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32
+        )  # fmt: skip
+    base = AutoModelForCausalLM.from_pretrained(a.model, dtype=torch.float32, quantization_config=four)
     model = PeftModel.from_pretrained(base, a.adapter, is_trainable=True)
     args = SFTConfig(
         output_dir="/tmp/trl_sft", report_to="none", logging_steps=1, save_strategy="no", disable_tqdm=True, seed=0,
@@ -76,12 +82,21 @@ def main():
         learning_rate=a.lr, lr_scheduler_type=a.scheduler, warmup_steps=a.warmup, weight_decay=a.weight_decay,
         max_grad_norm=a.max_grad_norm, optim="adamw_torch", completion_only_loss=True, max_length=a.max_length,
     )  # fmt: skip
+    start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     trainer = Recorder(model=model, args=args, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(a.model))
+    # Over 4 bits TRL rounds what trains to bf16; the comparison is in f32.
+    for name, p in trainer.model.named_parameters():
+        if name in start:
+            p.data = start[name]
     trainer.steps = []
     trainer.train()
     if a.save:
         trainer.model.save_pretrained(a.save)
     made_with = f"torch {torch.__version__}, transformers {transformers.__version__}, peft {peft.__version__}, trl {trl.__version__}"
+    if a.load_in_4bit:
+        import bitsandbytes
+
+        made_with += f", bitsandbytes {bitsandbytes.__version__}"
     recipe = dict(
         rows=len(rows), per_device_train_batch_size=a.batch, gradient_accumulation_steps=a.accumulation,
         max_steps=a.steps, learning_rate=a.lr, lr_scheduler_type=a.scheduler, warmup_steps=a.warmup,

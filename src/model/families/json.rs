@@ -1,5 +1,6 @@
 //! Reading a `config.json`: numbers, flags and lists by name, and what all families share.
 
+use crate::model::bnb;
 use crate::model::config::{Activation, Config, Layer, Llama3, LongRope, RopeScaling, Traits, Yarn};
 use crate::{Error, Result};
 use serde_json::Value;
@@ -241,9 +242,8 @@ impl<'a> Json<'a> {
     /// # Errors
     /// What changes the arithmetic and is not implemented, by name.
     pub fn base(self, model_type: &str, d: &Defaults) -> Result<Config> {
-        if self.get("quantization_config").is_some() {
-            return Err(Error::new("the weights are quantized (quantization_config)")
-                .next("use the original 16-bit model, or a .gguf"));
+        if let Some(quantized) = self.get("quantization_config") {
+            bnb::check(quantized)?;
         }
         self.unquantized_base(model_type, d)
     }

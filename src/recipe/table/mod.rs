@@ -107,7 +107,7 @@ pub(super) const MODEL: &[Entry] = &[
         "model.load_in_4bit",
         Bool,
         Is("false"),
-        "QLoRA: hold the frozen matrices as NF4 with double quantization, on an NVIDIA card.",
+        "QLoRA: hold the frozen matrices as NF4 with double quantization, as bitsandbytes does.",
     )
     .names(&["quantization_bit", "qlora"]),
     Entry::new(

@@ -152,7 +152,7 @@ pub fn random_weights(config: Config) -> Result<Weights> {
         }
         tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
     }
-    Ok(Weights { config, tensors })
+    Ok(Weights::new(config, tensors))
 }
 
 fn random_batch(c: &Config, o: &Options, step: u64) -> Batch {
