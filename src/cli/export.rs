@@ -42,6 +42,9 @@ pub fn run(args: &ExportArgs) -> Result<()> {
                 "note: {twice} tensors were quantized before; what that lost is not won back (take the original where there is one)"
             ));
         }
+        for lost in &plan.lost {
+            output::progress(&format!("note: {lost}"));
+        }
         let counts = plan.counts().iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ");
         output::progress(&format!("{}  {counts}", mixture.name()));
         let (began, total) = (Instant::now(), plan.tensors.len());
@@ -57,7 +60,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         output::progress(&format!("{}  {mib:.1} MiB in {seconds:.1} s  {}", mixture.name(), path.display()));
         written.push(json!({
             "type": mixture.name(), "path": path, "bytes": bytes, "seconds": seconds, "tensors": plan.counts(),
-            "requantized": twice,
+            "requantized": twice, "lost": plan.lost,
         }));
         files.push(path);
     }
