@@ -2,9 +2,11 @@
 //!
 //! Must not know where the weights come from.
 
+use super::config_json::config_json;
+use super::vocabulary::ending_ids;
 use crate::Result;
 use crate::data::tokenizer::{Templates, Tokenizer};
-use crate::model::config::{Config, RopeScaling};
+use crate::model::config::Config;
 use crate::model::files::Files;
 use serde_json::{Value, json};
 
@@ -44,8 +46,11 @@ pub fn companions(
             }
         }
         None => {
-            super::only_llama(config, "a config.json")?;
-            files.push(("config.json".into(), pretty(&config_json(config, dtype))?));
+            // A GGUF names one end, and llama.cpp knows others by their text: where a program reads ids, all are named.
+            let mut config = config.clone();
+            let known = config.eos_token_ids.clone();
+            config.eos_token_ids.extend(ending_ids(tokenizer).into_iter().filter(|id| !known.contains(id)));
+            files.push(("config.json".into(), pretty(&config_json(&config, dtype)?)?));
             files.push(("tokenizer.json".into(), tokenizer.to_json()?.into_bytes()));
             let mut about = tokenizer.special.to_map();
             about.insert("tokenizer_class".into(), json!("PreTrainedTokenizerFast"));
@@ -84,31 +89,4 @@ fn with_template(config: &[u8], template: Option<&Templates>) -> Result<Vec<u8>>
 
 fn pretty(value: &Value) -> Result<Vec<u8>> {
     Ok(serde_json::to_vec_pretty(value)?)
-}
-
-/// A `config.json` for transformers' `LlamaForCausalLM`.
-fn config_json(c: &Config, dtype: &str) -> Value {
-    let scaling = match &c.rope_scaling {
-        Some(RopeScaling::Llama3(s)) => Some(json!({
-            "rope_type": "llama3", "factor": s.factor, "low_freq_factor": s.low_freq_factor,
-            "high_freq_factor": s.high_freq_factor,
-            "original_max_position_embeddings": s.original_max_position_embeddings,
-        })),
-        _ => None,
-    };
-    // One id is written as a number, as the models' own files do.
-    let eos = match c.eos_token_ids.as_slice() {
-        [one] => json!(one),
-        several => json!(several),
-    };
-    json!({
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": dtype, "hidden_act": "silu",
-        "vocab_size": c.vocab_size, "hidden_size": c.hidden_size, "intermediate_size": c.intermediate_size,
-        "num_hidden_layers": c.num_hidden_layers, "num_attention_heads": c.num_attention_heads,
-        "num_key_value_heads": c.num_key_value_heads, "head_dim": c.head_dim,
-        "max_position_embeddings": c.max_position_embeddings, "rms_norm_eps": c.rms_norm_eps,
-        "rope_theta": c.rope_theta, "rope_scaling": scaling, "tie_word_embeddings": c.tie_word_embeddings,
-        "attention_bias": false, "mlp_bias": false,
-        "bos_token_id": c.bos_token_id, "eos_token_id": eos,
-    })
 }

@@ -5,24 +5,28 @@ use super::gguf::writer::{self, Tensor};
 use super::metadata::{self, About};
 use super::mixture::{self, Facts, Mixture, Shape};
 use super::quant::{Kind, quantize};
-use super::weights::{Matrix, Weights, straightened};
-use crate::model::config::{Llama3, RopeScaling};
-use crate::model::gguf::gguf_name;
+use super::weights::{Matrix, Weights};
+use super::{hyperparameters, kept};
+use crate::model::config::{Config, Llama3, RopeScaling};
+use crate::model::gguf::{LONG, ROPE_FREQS, SHORT, expert, gguf_name};
 use crate::model::loading::Opened;
 use crate::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// A file about to be written.
 pub struct Plan<'a> {
     pub keys: Keys,
     pub tensors: Vec<Tensor>,
+    /// What the file cannot say and llama.cpp therefore computes otherwise: windows of attention, which only texts longer
+    /// than they are feel.
+    pub lost: Vec<String>,
     sources: Vec<Source<'a>>,
-    head_dim: usize,
 }
 
 enum Source<'a> {
-    Weight(Matrix<'a>),
+    /// One weight, or those of all experts, one after another.
+    Weights(Vec<Matrix<'a>>),
     /// What the rotary frequencies are divided by.
     Values(Vec<f32>),
 }
@@ -31,40 +35,42 @@ impl<'a> Plan<'a> {
     /// Decide everything; nothing is written.
     ///
     /// # Errors
-    /// When the model has no such file (a tokenizer that llama.cpp lacks), or a tensor cannot be read.
+    /// When the model has no such file (a tokenizer that llama.cpp lacks, arithmetic that no key of its architecture says),
+    /// or a tensor cannot be read.
     pub fn new(model: &Opened, weights: &'a Weights<'a>, about: &About, mixture: Mixture) -> Result<Self> {
         let c = weights.config;
-        super::only_llama(c, "a GGUF")?;
         let mut named: Vec<(String, Source<'a>)> = Vec::new();
+        let mut place: HashMap<String, usize> = HashMap::new();
         for name in weights.names() {
-            named.push((gguf_name(c, &name), Source::Weight(weights.matrix(&name)?)));
+            let (gguf, matrix) = (gguf_name(c, &name), weights.matrix(&name)?);
+            match place.get(&gguf).and_then(|&i| named.get_mut(i)) {
+                Some((_, Source::Weights(stack))) => stack.push(matrix),
+                _ => {
+                    place.insert(gguf.clone(), named.len());
+                    named.push((gguf, Source::Weights(vec![matrix])));
+                }
+            }
         }
-        if let Some(RopeScaling::Llama3(scaling)) = &c.rope_scaling {
-            let divisors = rope_divisors(scaling, c.head_dim, c.rope_theta as f32);
-            named.push(("rope_freqs.weight".to_string(), Source::Values(divisors)));
-        }
+        named.extend(rope_values(c).into_iter().map(|(name, values)| (name.to_string(), Source::Values(values))));
         named.sort_by(|a, b| mixture::order(&a.0).cmp(&mixture::order(&b.0)));
         let shapes: Vec<Shape> = named
             .iter()
             .map(|(name, source)| {
-                let (_, columns, dimensions) = source.shape();
+                let (_, columns, dimensions, _) = source.shape();
                 Shape { name, columns, dimensions }
             })
             .collect();
-        let facts = Facts {
-            num_hidden_layers: c.num_hidden_layers,
-            num_attention_heads: c.num_attention_heads,
-            num_key_value_heads: c.num_key_value_heads,
-        };
-        let kinds = mixture::kinds(mixture, facts, &shapes);
+        let kinds = mixture::kinds(mixture, Facts::of(c), &shapes);
         let mut tensors = Vec::new();
         for ((name, source), kind) in named.iter().zip(kinds) {
-            let (rows, columns, dimensions) = source.shape();
+            let (rows, columns, dimensions, matrices) = source.shape();
             let kind = kind.unwrap_or_else(|| source.kept(model));
-            tensors.push(Tensor { name: name.clone(), rows, columns, dimensions, kind });
+            tensors.push(Tensor { name: name.clone(), rows, columns, dimensions, matrices, kind });
         }
+        let keys = metadata::keys(model, about, mixture)?;
+        let lost = kept::check(c, &keys, &tensors)?;
         let sources = named.into_iter().map(|(_, source)| source).collect();
-        Ok(Self { keys: metadata::keys(model, about, mixture)?, tensors, sources, head_dim: c.head_dim })
+        Ok(Self { keys, tensors, lost, sources })
     }
 
     /// Bytes of the file.
@@ -85,8 +91,9 @@ impl<'a> Plan<'a> {
     /// won back.
     pub fn requantized(&self) -> usize {
         let twice = |(t, s): &(&Tensor, &Source)| match s {
-            Source::Weight(m) => {
-                m.kind().is_none_or(|k| k.is_quantized() && (k != t.kind || m.is_tuned())) && t.kind.is_quantized()
+            Source::Weights(all) => {
+                let again = |m: &Matrix| m.kind().is_none_or(|k| k.is_quantized() && (k != t.kind || m.is_tuned()));
+                t.kind.is_quantized() && all.iter().any(again)
             }
             Source::Values(_) => false,
         };
@@ -106,42 +113,66 @@ impl<'a> Plan<'a> {
         };
         let row_bytes = t.kind.bytes(t.columns);
         let rows = out.len() / row_bytes;
-        let mut values = vec![0f32; rows * t.columns];
+        let mut values = Vec::new();
         match source {
-            Source::Values(all) => values.copy_from_slice(all),
-            Source::Weight(m) => {
-                if m.kind() == Some(t.kind)
-                    && let Some(bytes) = m.bytes_for_gguf()
-                {
-                    out.copy_from_slice(&bytes[first * row_bytes..(first + rows) * row_bytes]);
-                    return Ok(());
+            Source::Values(all) => quantize(t.kind, all, out),
+            Source::Weights(all) => {
+                let mut done = 0;
+                while done < rows {
+                    // Whole rows of one matrix at a time.
+                    let (number, at) = ((first + done) / all[0].rows, (first + done) % all[0].rows);
+                    let m = &all[number];
+                    let n = (m.rows - at).min(rows - done);
+                    let own = &mut out[done * row_bytes..(done + n) * row_bytes];
+                    match m.bytes_for_gguf().filter(|_| m.kind() == Some(t.kind)) {
+                        Some(bytes) => own.copy_from_slice(&bytes[at * row_bytes..(at + n) * row_bytes]),
+                        None => {
+                            values.resize(n * t.columns, 0.0);
+                            for (i, row) in values.chunks_exact_mut(t.columns).enumerate() {
+                                m.gguf_row(at + i, row)?;
+                            }
+                            quantize(t.kind, &values, own)?;
+                        }
+                    }
+                    done += n;
                 }
-                let rotary = m.name.ends_with("q_proj.weight") || m.name.ends_with("k_proj.weight");
-                for (n, row) in values.chunks_exact_mut(t.columns).enumerate() {
-                    let at = first + n;
-                    m.row(if rotary { straightened(at, self.head_dim) } else { at }, row)?;
-                }
+                Ok(())
             }
         }
-        quantize(t.kind, &values, out)
     }
 }
 
 impl Source<'_> {
-    /// Rows, columns, dimensions.
-    fn shape(&self) -> (usize, usize, usize) {
+    /// Rows of all matrices, columns, dimensions, matrices.
+    fn shape(&self) -> (usize, usize, usize, usize) {
         match self {
-            Source::Weight(m) => (m.rows, m.columns, m.dimensions),
-            Source::Values(v) => (1, v.len(), 1),
+            Source::Weights(all) => {
+                let m = &all[0];
+                let stacked = usize::from(expert(&m.name).is_some());
+                (all.len() * m.rows, m.columns, m.dimensions + stacked, all.len())
+            }
+            Source::Values(v) => (1, v.len(), 1, 1),
         }
     }
 
     /// The type of what no mixture touches: as it is in a GGUF, else f32, as the converter does.
     fn kept(&self, model: &Opened) -> Kind {
         match (self, model) {
-            (Source::Weight(m), Opened::Gguf(_)) => m.kind().unwrap_or(Kind::F32),
+            (Source::Weights(all), Opened::Gguf(_)) => all[0].kind().unwrap_or(Kind::F32),
             _ => Kind::F32,
         }
+    }
+}
+
+/// The vectors that say how a model turns, where its keys alone do not.
+pub(super) fn rope_values(c: &Config) -> Vec<(&'static str, Vec<f32>)> {
+    let list = |values: &[f64]| values.iter().map(|v| *v as f32).collect();
+    match &c.rope_scaling {
+        Some(RopeScaling::Llama3(s)) if hyperparameters::is_llama(c) => {
+            vec![(ROPE_FREQS, rope_divisors(s, c.head_dim, c.rope_theta as f32))]
+        }
+        Some(RopeScaling::LongRope(s)) => vec![(LONG, list(&s.long_factor)), (SHORT, list(&s.short_factor))],
+        _ => Vec::new(),
     }
 }
 

@@ -5,12 +5,11 @@
 use super::adapter::{Adapter, Entry};
 use super::gguf::writer::{self, Tensor};
 use super::gguf::{Keys, Value};
-use super::mixture::Mixture;
 use super::quant::{Kind, quantize};
 use super::weights::straightened;
 use crate::model::config::Config;
 use crate::model::convert::{Float, floats};
-use crate::model::gguf::{GgufFile, gguf_name};
+use crate::model::gguf::{GgufFile, architecture, gguf_name, is_interleaved};
 use crate::{Error, Result};
 use std::path::Path;
 
@@ -20,8 +19,8 @@ fn place(c: &Config, entry: &Entry) -> (String, bool) {
         Some(module) => (module, "lora_a"),
         None => (entry.0.strip_suffix(".lora_B.weight").unwrap_or(&entry.0), "lora_b"),
     };
-    let rotary = side == "lora_b" && (module.ends_with("q_proj") || module.ends_with("k_proj"));
-    (format!("{}.{side}", gguf_name(c, &format!("{module}.weight"))), rotary)
+    let weight = format!("{module}.weight");
+    (format!("{}.{side}", gguf_name(c, &weight)), side == "lora_b" && is_interleaved(c, &weight))
 }
 
 /// Write `adapter` of a model shaped as `config`. Returns the bytes.
@@ -29,20 +28,26 @@ fn place(c: &Config, entry: &Entry) -> (String, bool) {
 /// # Errors
 /// When the adapter was made for another shape.
 pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Result<u64> {
-    super::only_llama(config, "an adapter as a GGUF")?;
+    super::refuse_stacked(config)?;
     adapter.fits(config)?;
     let mut keys = Keys::default();
-    keys.text("general.architecture", "llama");
+    keys.text("general.architecture", architecture(config));
     keys.text("general.type", "adapter");
     keys.text("adapter.type", "lora");
     keys.text("general.name", name);
     keys.float("adapter.lora.alpha", adapter.config.lora_alpha);
-    keys.set("general.file_type", Value::U32(Mixture::F32.file_type()));
     keys.set("general.quantization_version", Value::U32(2));
     let tensors: Vec<Tensor> = adapter
         .entries
         .iter()
-        .map(|e| Tensor { name: place(config, e).0, rows: e.1[0], columns: e.1[1], dimensions: 2, kind: Kind::F32 })
+        .map(|e| Tensor {
+            name: place(config, e).0,
+            rows: e.1[0],
+            columns: e.1[1],
+            dimensions: 2,
+            matrices: 1,
+            kind: Kind::F32,
+        })
         .collect();
     let fill = |tensor: usize, first: usize, out: &mut [u8]| -> Result<()> {
         let entry = &adapter.entries[tensor];

@@ -1,14 +1,16 @@
-//! A GGUF's keys besides the vocabulary: those that convert_hf_to_gguf.py writes for a Llama in Hugging Face's layout,
+//! A GGUF's keys besides the vocabulary: those that convert_hf_to_gguf.py writes for a model in Hugging Face's layout,
 //! or those of the GGUF that the model came from, as llama-quantize hands them on.
 //!
 //! Must not know tensors' values.
 
+use super::convert::rope_values;
 use super::gguf::{Keys, Value};
 use super::mixture::Mixture;
-use super::vocabulary;
+use super::{hyperparameters, vocabulary};
 use crate::data::tokenizer::{Templates, Tokenizer};
+use crate::model::config::Config;
 use crate::model::files::Files;
-use crate::model::gguf::GgufModel;
+use crate::model::gguf::{GgufModel, architecture, expert};
 use crate::model::hf::HfModel;
 use crate::model::loading::Opened;
 use crate::{Error, Result};
@@ -60,33 +62,17 @@ fn of_gguf(model: &GgufModel, about: &About, mixture: Mixture) -> Result<Keys> {
 fn of_hf(model: &HfModel, about: &About, mixture: Mixture) -> Result<Keys> {
     let (files, c) = (&model.files, &model.config);
     let json = files.json("config.json")?.unwrap_or(Json::Null);
-    let given = |key: &str| json.get(key).is_some_and(|v| !v.is_null());
     let mut keys = Keys::default();
-    keys.text("general.architecture", "llama");
+    keys.text("general.architecture", architecture(c));
     keys.text("general.type", "model");
     sampling(&mut keys, files)?;
     if let Some(name) = about.name {
         keys.text("general.name", name);
     }
-    let total: usize = c.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    keys.text("general.size_label", size_label(total));
-    keys.size("llama.block_count", c.num_hidden_layers)?;
-    keys.size("llama.context_length", c.max_position_embeddings)?;
-    keys.size("llama.embedding_length", c.hidden_size)?;
-    keys.size("llama.feed_forward_length", c.intermediate_size)?;
-    keys.size("llama.attention.head_count", c.num_attention_heads)?;
-    keys.size("llama.attention.head_count_kv", c.num_key_value_heads)?;
-    keys.float("llama.rope.freq_base", c.rope_theta);
-    keys.float("llama.attention.layer_norm_rms_epsilon", c.rms_norm_eps);
-    if given("head_dim") {
-        keys.size("llama.attention.key_length", c.head_dim)?;
-        keys.size("llama.attention.value_length", c.head_dim)?;
-    }
-    keys.set("general.file_type", Value::U32(mixture.file_type()));
-    keys.size("llama.vocab_size", c.vocab_size)?;
-    keys.size("llama.rope.dimension_count", c.head_dim)?;
+    keys.text("general.size_label", label(c));
+    hyperparameters::add(&mut keys, &json, c, mixture.file_type())?;
     keys.set("general.quantization_version", Value::U32(QUANTIZATION_VERSION));
-    vocabulary::add(&mut keys, files, about.tokenizer, about.templates, c.vocab_size)?;
+    vocabulary::add(&mut keys, files, about.tokenizer, about.templates, c)?;
     // Further ids that end a turn, where llama.cpp would not know them by their text.
     let known =
         |id: u32| Some(id) == about.tokenizer.eos_id() || vocabulary::ends_by_text(&about.tokenizer.display(id));
@@ -116,6 +102,20 @@ fn sampling(keys: &mut Keys, files: &Files) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The model's size: of a mixture of experts, their number and what one of each layer and all the rest come to.
+fn label(c: &Config) -> String {
+    let shapes = c.tensor_shapes();
+    // The converter counts these vectors too.
+    let turned: usize = rope_values(c).iter().map(|(_, values)| values.len()).sum();
+    let (experts, rest): (Vec<_>, Vec<_>) = shapes.iter().partition(|(name, _)| expert(name).is_some());
+    let count =
+        |list: &[&(String, Vec<usize>)]| -> usize { list.iter().map(|(_, s)| s.iter().product::<usize>()).sum() };
+    match c.traits.experts {
+        Some(e) => format!("{}x{}", e.count, size_label(turned + count(&rest) + count(&experts) / e.count)),
+        None => size_label(turned + count(&rest)),
+    }
 }
 
 /// `135M`, `1.1B`: two digits at least (gguf-py's `size_label`).

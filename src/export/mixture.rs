@@ -1,9 +1,11 @@
 //! Which type each tensor of a model gets for a file type, as llama-quantize decides it (`llama_tensor_get_type_impl`
-//! and `tensor_type_fallback` in llama-quant.cpp) for dense Llama models without an importance matrix.
+//! and `tensor_type_fallback` in llama-quant.cpp) without an importance matrix, for the families there are here.
 //!
 //! Must not know values or files.
 
 use super::quant::Kind;
+use crate::model::config::Config;
+use crate::model::gguf::architecture;
 use crate::{Error, Result};
 
 /// A file type: what llama-quantize's TYPE argument names. Numbers are llama.cpp's `llama_ftype`.
@@ -86,15 +88,30 @@ impl Mixture {
 /// What of a model decides types besides names and shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts {
+    /// `general.architecture`
+    pub architecture: &'static str,
     pub num_hidden_layers: usize,
     pub num_attention_heads: usize,
     pub num_key_value_heads: usize,
+    /// 0 in a dense model.
+    pub num_experts: usize,
 }
 
 impl Facts {
-    /// llama.cpp gives the 70B model's shared values more bits (`LLM_TYPE_70B`).
+    pub fn of(c: &Config) -> Self {
+        Self {
+            architecture: architecture(c),
+            num_hidden_layers: c.num_hidden_layers,
+            num_attention_heads: c.num_attention_heads,
+            num_key_value_heads: c.num_key_value_heads,
+            num_experts: c.traits.experts.map_or(0, |e| e.count),
+        }
+    }
+
+    /// llama.cpp gives the 70B model's shared values more bits (`LLM_TYPE_70B`, which Qwen2's 72B is too).
     fn is_70b(self) -> bool {
-        self.num_hidden_layers == 80 && self.num_attention_heads != self.num_key_value_heads
+        let shared = self.num_attention_heads != self.num_key_value_heads;
+        self.num_hidden_layers == 80 && (self.architecture == "qwen2" || self.architecture == "llama" && shared)
     }
 }
 
@@ -118,7 +135,11 @@ pub fn kinds(mixture: Mixture, facts: Facts, tensors: &[Shape]) -> Vec<Option<Ki
     let (mut values, mut downs) = (0, 0);
     let mut kinds = Vec::with_capacity(tensors.len());
     for t in tensors {
-        let matrix = t.dimensions >= 2 && t.name.ends_with("weight") && !t.name.contains("_norm.weight");
+        // A router is small, and stays as it is.
+        let matrix = t.dimensions >= 2
+            && t.name.ends_with("weight")
+            && !t.name.contains("_norm.weight")
+            && !t.name.contains("ffn_gate_inp.weight");
         let kind = match mixture.kind() {
             _ if !matrix => None,
             kind if !kind.is_quantized() => Some(kind),
@@ -135,9 +156,10 @@ fn use_more_bits(layer: usize, layers: usize) -> bool {
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
-/// The mixture's choice. `values` and `downs` count the attn_v and ffn_down tensors met so far.
+/// The mixture's choice. `values` and `downs` count the attn_v (or attn_qkv) and ffn_down tensors met
+/// so far.
 fn chosen(mixture: Mixture, facts: Facts, t: &Shape, tied: bool, (values, downs): (&mut usize, &mut usize)) -> Kind {
-    use Mixture::{Q2K, Q3KL, Q3KM, Q4KM, Q4KS, Q5KM};
+    use Mixture::{Q2K, Q3KL, Q3KM, Q3KS, Q4KM, Q4KS, Q5KM};
     let usual = mixture.kind();
     let layers = facts.num_hidden_layers;
     if t.name == "output.weight" || (tied && t.name == "token_embd.weight") {
@@ -147,7 +169,11 @@ fn chosen(mixture: Mixture, facts: Facts, t: &Shape, tied: bool, (values, downs)
             _ => Kind::Q6K,
         };
     }
-    if t.name.contains("attn_v.weight") {
+    let eight = facts.num_experts == 8;
+    if t.name.contains("attn_k.weight") && eight {
+        return Kind::Q8_0;
+    }
+    if t.name.contains("attn_v.weight") || t.name.contains("attn_qkv.weight") {
         let layer = *values;
         *values += 1;
         let many = facts.num_attention_heads / facts.num_key_value_heads.max(1) >= 4;
@@ -162,6 +188,7 @@ fn chosen(mixture: Mixture, facts: Facts, t: &Shape, tied: bool, (values, downs)
             _ => usual,
         };
         return match kind {
+            _ if eight => Kind::Q8_0,
             Kind::Q3K | Kind::Q4K if facts.is_70b() => Kind::Q5K,
             kind => kind,
         };
@@ -181,6 +208,8 @@ fn chosen(mixture: Mixture, facts: Facts, t: &Shape, tied: bool, (values, downs)
     }
     if t.name.contains("attn_output.weight") {
         return match mixture {
+            Q2K | Q3KS | Q3KM | Q4KS | Q4KM if eight => Kind::Q5K,
+            _ if eight => usual,
             Q2K => Kind::Q3K,
             Q3KM => Kind::Q4K,
             Q3KL => Kind::Q5K,
@@ -227,7 +256,13 @@ mod tests {
         heads: (usize, usize),
         tied: bool,
     ) -> (Facts, Vec<(String, usize)>) {
-        let facts = Facts { num_hidden_layers: layers, num_attention_heads: heads.0, num_key_value_heads: heads.1 };
+        let facts = Facts {
+            architecture: "llama",
+            num_hidden_layers: layers,
+            num_attention_heads: heads.0,
+            num_key_value_heads: heads.1,
+            num_experts: 0,
+        };
         let mut names = vec![("token_embd.weight".to_string(), hidden)];
         if !tied {
             names.push(("output.weight".to_string(), hidden));

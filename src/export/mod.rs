@@ -5,8 +5,11 @@
 
 pub mod adapter;
 pub mod companions;
+mod config_json;
 pub mod convert;
 pub mod gguf;
+mod hyperparameters;
+mod kept;
 pub mod lora_gguf;
 pub mod merge;
 pub mod metadata;
@@ -24,13 +27,11 @@ pub mod weights;
 use crate::model::config::Config;
 use crate::{Error, Result};
 
-/// Refuses to write `what` of a model that is not a Llama: names, keys and layout here are those of one.
-fn only_llama(c: &Config, what: &str) -> Result<()> {
-    let beyond = c.beyond_llama();
-    if c.model_type == "llama" && beyond.is_empty() && !c.attention_bias {
-        return Ok(());
+/// Refuses models whose experts are stored in stacks of 4 bits: what is read here row by row is one matrix an expert.
+fn refuse_stacked(c: &Config) -> Result<()> {
+    match c.traits.experts.is_some_and(|e| e.biased) {
+        true => Err(Error::usage(format!("a {} model can be neither merged nor written as a GGUF", c.model_type))
+            .next("its adapter can be served as it is, by programs that read PEFT's")),
+        false => Ok(()),
     }
-    let traits = if beyond.is_empty() { String::new() } else { format!(" ({})", beyond.join(", ")) };
-    Err(Error::usage(format!("{what} of a {} model{traits} cannot be written", c.model_type))
-        .next("its adapter can; and so can the merged folder of a model in Hugging Face's layout, but for gpt-oss"))
 }

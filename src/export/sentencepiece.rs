@@ -9,7 +9,9 @@ use serde_json::Value as Json;
 
 /// Pieces, then what `added_tokens.json` and `tokenizer_config.json` put over them (convert_hf_to_gguf.py's
 /// `_create_vocab_sentencepiece`). Rows of the embedding without a piece are `[PADn]`.
-pub(super) fn tokens(files: &Files, config: &Json, vocab_size: usize) -> Result<Tokens> {
+///
+/// Phi-3's class goes by what the files say of a token alone, whatever it looks like (`as_said`).
+pub(super) fn tokens(files: &Files, config: &Json, vocab_size: usize, as_said: bool) -> Result<Tokens> {
     let place = files.label("tokenizer.model");
     let bytes = files.bytes("tokenizer.model")?;
     let pieces = pieces(&bytes).ok_or_else(|| Error::new("not a SentencePiece model").at(&place))?;
@@ -35,12 +37,24 @@ pub(super) fn tokens(files: &Files, config: &Json, vocab_size: usize) -> Result<
         let content = token.get("content").and_then(Json::as_str);
         let (Some(id), Some(text)) = (index(id.parse().ok(), vocab_size), content) else { continue };
         let special = token.get("special").and_then(Json::as_bool).unwrap_or(false);
-        match special || looks_special(text) {
+        match special || (!as_said && looks_special(text)) {
             true => out.put(id, text.to_string(), -1000.0, kind::CONTROL),
+            false if as_said => out.put(id, text.to_string(), -1000.0, kind::USER_DEFINED),
             false => out.put(id, text.replace('▁', " "), -1000.0, kind::USER_DEFINED),
         }
     }
     Ok(out)
+}
+
+/// What `tokenizer.json` adds, put over the pieces (Phi-3's class).
+pub(super) fn put_over(tokens: &mut Tokens, json: &Json) {
+    for token in json.get("added_tokens").and_then(Json::as_array).into_iter().flatten() {
+        let content = token.get("content").and_then(Json::as_str);
+        let id = index(token.get("id").and_then(Json::as_u64), tokens.texts.len());
+        let (Some(id), Some(text)) = (id, content) else { continue };
+        let special = token.get("special").and_then(Json::as_bool).unwrap_or(false);
+        tokens.put(id, text.to_string(), -1000.0, if special { kind::CONTROL } else { kind::USER_DEFINED });
+    }
 }
 
 fn index(id: Option<u64>, vocab_size: usize) -> Option<usize> {
@@ -163,11 +177,11 @@ mod tests {
         std::fs::write(dir.path().join("added_tokens.json"), r#"{"<tool>": 4}"#).unwrap();
         let config = json!({"added_tokens_decoder": {"5": {"content": "<|im_end|>", "special": false}}});
         let files = Files::Folder(dir.path().to_path_buf());
-        let t = tokens(&files, &config, 7).unwrap();
+        let t = tokens(&files, &config, 7, false).unwrap();
         assert_eq!(t.texts, ["<unk>", "<s>", "<0x0A>", "▁t", "<tool>", "<|im_end|>", "[PAD6]"]);
         assert_eq!(t.kinds, [2, 3, 6, 1, 4, 3, 5]);
         assert_eq!(t.scores, [0.0, 0.0, 0.0, -1.5, -1000.0, -1000.0, -10_000.0]);
         std::fs::write(dir.path().join("tokenizer.model"), b"\xFFnot").unwrap();
-        assert!(tokens(&files, &config, 7).unwrap_err().to_string().contains("tokenizer.model"));
+        assert!(tokens(&files, &config, 7, false).unwrap_err().to_string().contains("tokenizer.model"));
     }
 }

@@ -4,9 +4,12 @@
 //! Must not know weights.
 
 use super::gguf::{Keys, Value};
+use super::hyperparameters::is_llama;
 use super::sentencepiece;
 use crate::data::tokenizer::{Templates, Tokenizer, pre};
+use crate::model::config::Config;
 use crate::model::files::Files;
+use crate::model::gguf::architecture;
 use crate::{Error, Result};
 use serde_json::Value as Json;
 
@@ -28,25 +31,27 @@ pub(super) struct Tokens {
     pub scores: Vec<f32>,
 }
 
-/// Add everything that says how text becomes tokens. `vocab_size` is the embedding's number of rows.
+/// Add everything that says how text becomes tokens, as the class of the model's family does.
 ///
 /// # Errors
 /// When llama.cpp has no such tokenizer, or the files lack what it needs; never a guess.
-pub fn add(
-    keys: &mut Keys,
-    files: &Files,
-    tokenizer: &Tokenizer,
-    templates: &Templates,
-    vocab_size: usize,
-) -> Result<()> {
+pub fn add(keys: &mut Keys, files: &Files, tokenizer: &Tokenizer, templates: &Templates, c: &Config) -> Result<()> {
+    let vocab_size = c.vocab_size;
     let json: Json = serde_json::from_str(&tokenizer.to_json()?)?;
     let config = files.json("tokenizer_config.json")?.unwrap_or(Json::Null);
-    if let Some(prefix) = config.get("add_prefix_space").and_then(Json::as_bool) {
+    if let Some(prefix) = config.get("add_prefix_space").and_then(Json::as_bool).filter(|_| is_llama(c)) {
         keys.flag("tokenizer.ggml.add_space_prefix", prefix);
     }
-    let merges = match files.has("tokenizer.model") {
+    let phi = architecture(c) == "phi3";
+    // Phi-4 is told by its tokenizer's class.
+    let byte_pairs = phi && config.get("tokenizer_class").and_then(Json::as_str) == Some("GPT2Tokenizer");
+    let sentence_pieces = files.has("tokenizer.model") && !byte_pairs;
+    let merges = match sentence_pieces {
         true => {
-            let tokens = sentencepiece::tokens(files, &config, vocab_size)?;
+            let mut tokens = sentencepiece::tokens(files, &config, vocab_size, phi)?;
+            if phi {
+                sentencepiece::put_over(&mut tokens, &json);
+            }
             keys.text("tokenizer.ggml.model", "llama");
             keys.text("tokenizer.ggml.pre", "default");
             keys.set("tokenizer.ggml.tokens", Value::Texts(tokens.texts));
@@ -69,34 +74,44 @@ pub fn add(
     }
     special(keys, files, &json, &config)?;
     template(keys, templates);
-    if vocab_size == 49152 {
+    if sentence_pieces && architecture(c).starts_with("gemma") {
+        keys.flag("tokenizer.ggml.add_space_prefix", false);
+    }
+    if vocab_size == 49152 && is_llama(c) {
         // The converter's rule for this size (Granite's and SmolLM2's).
         keys.flag("tokenizer.ggml.add_bos_token", false);
     }
     Ok(())
 }
 
-/// Whether llama.cpp ends a generation at this token by its text alone, whatever ids the keys name (llama-vocab.cpp).
+/// The tokens at which llama.cpp ends a generation by their text alone, whatever ids the keys name (llama-vocab.cpp).
+const ENDS: [&str; 16] = [
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "</s>",
+];
+
+/// Whether llama.cpp ends a generation at this token by its text alone.
 pub fn ends_by_text(token: &str) -> bool {
-    const ENDS: [&str; 16] = [
-        "<|eot_id|>",
-        "<|im_end|>",
-        "<|end|>",
-        "<|return|>",
-        "<|call|>",
-        "<end_of_turn>",
-        "<|endoftext|>",
-        "<|eom_id|>",
-        "<EOT>",
-        "_<EOT>",
-        "[EOT]",
-        "[EOS]",
-        "<|end_of_text|>",
-        "<end_of_utterance>",
-        "<eos>",
-        "</s>",
-    ];
     ENDS.contains(&token)
+}
+
+/// The ids of all such tokens that a tokenizer has.
+pub fn ending_ids(tokenizer: &Tokenizer) -> Vec<u32> {
+    ENDS.iter().filter_map(|text| tokenizer.token_to_id(text)).collect()
 }
 
 /// Write the chat template, in place of any that is there.
@@ -267,6 +282,28 @@ fn special(keys: &mut Keys, files: &Files, json: &Json, config: &Json) -> Result
     Ok(())
 }
 
+/// Whether a token stands between two texts; `None` where nothing does (gguf-py's `SpecialVocab`, on `pair`).
+fn separated<'a>(step: &Json, text: &dyn Fn(&str) -> Option<&'a str>) -> Option<bool> {
+    let special = |j: Option<&&Json>| j?.pointer("/SpecialToken/id")?.as_str().map(str::to_string);
+    let is = |j: Option<&&Json>, name: &str| j.and_then(|j| j.pointer("/Sequence/id")?.as_str()) == Some(name);
+    let (single, mut pair): (Vec<&Json>, Vec<&Json>) =
+        (entries(step, "single").collect(), entries(step, "pair").collect());
+    let several = single.len() > 1;
+    let (first, last) = (special(single.first()).filter(|_| several), special(single.last()).filter(|_| several));
+    if first.is_some() && special(pair.first()) == first {
+        pair.remove(0);
+    }
+    if last.is_some() && special(pair.last()) == last {
+        pair.pop();
+    }
+    if pair.len() < 3 || !is(pair.first(), "A") || !is(pair.last(), "B") {
+        return None;
+    }
+    let ends = |j: Option<&&Json>| special(j).is_some_and(|s| [text("sep"), text("eos")].contains(&Some(s.as_str())));
+    let inner = &pair[1..pair.len() - 1];
+    Some(ends(inner.first()) && last.is_none() || inner.len() == 2 && ends(inner.get(1)))
+}
+
 /// Which roles' tokens are added around a plain text: the post-processor says, else `tokenizer_config.json`.
 fn added_around<'a>(json: &Json, config: &Json, text: &dyn Fn(&str) -> Option<&'a str>) -> Vec<(&'static str, bool)> {
     let mut adds: Vec<(&'static str, bool)> = Vec::new();
@@ -304,6 +341,9 @@ fn added_around<'a>(json: &Json, config: &Json, text: &dyn Fn(&str) -> Option<&'
                         if let Some(last) = token(single.last()) {
                             put(&mut adds, "eos", Some(last.as_str()) == text("eos"), true);
                         }
+                    }
+                    if let Some(sep) = separated(step, text) {
+                        put(&mut adds, "sep", sep, true);
                     }
                 }
                 _ => {}

@@ -1,6 +1,7 @@
 //! A model's weights as they lie on disk, read a few rows at a time: what is exported need not fit in memory.
 //!
-//! Names and row order are Hugging Face's, whatever the file; an adapter is added to the rows on the way, in f32.
+//! Names, numbers and row order are Hugging Face's, whatever the file, one matrix an expert; or, row by row, as llama.cpp
+//! lays them out. An adapter is added to the rows on the way, in f32.
 //! Must not know where the rows go.
 
 use super::adapter::Adapter;
@@ -8,7 +9,7 @@ use super::quant::Kind;
 use crate::model::config::Config;
 use crate::model::convert::{Float, dequantize, widen};
 use crate::model::files::Bytes;
-use crate::model::gguf::{gguf_name, is_interleaved};
+use crate::model::gguf::{expert, gguf_name, is_interleaved, offset};
 use crate::model::loading::Opened;
 use crate::model::{bnb, hf};
 use crate::ops::packed::Packed;
@@ -29,6 +30,8 @@ pub struct Weights<'a> {
     model: &'a Opened,
     shards: Vec<(String, Arc<Bytes>)>,
     places: HashMap<String, Place>,
+    names: Vec<String>,
+    shapes: HashMap<String, Vec<usize>>,
     adapter: Option<&'a Adapter>,
     /// Factor of B · A.
     scale: f32,
@@ -44,9 +47,20 @@ pub struct Matrix<'a> {
     kind: GgmlDType,
     /// In place of `stored`, where bitsandbytes has quantized it.
     nf4: Option<Packed>,
-    /// Rows of a head, where the file interleaves a head's two halves (llama.cpp's q and k).
-    interleaved: Option<usize>,
+    /// How llama.cpp lays it out.
+    layout: Layout,
+    /// Whether the file is llama.cpp's.
+    is_gguf: bool,
     delta: Option<Delta<'a>>,
+}
+
+/// What a GGUF does to a weight.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    /// Rows of a head, where a head's two halves are interleaved (q and k of a Llama).
+    interleaved: Option<usize>,
+    /// Added to every number (Gemma's norms).
+    offset: f32,
 }
 
 struct Delta<'a> {
@@ -71,20 +85,19 @@ impl<'a> Weights<'a> {
         let (mut shards, mut places) = (Vec::new(), HashMap::new());
         match model {
             Opened::Gguf(m) => {
-                super::only_llama(config, "what comes from a GGUF")?;
                 m.refuse_strangers()?;
             }
             Opened::Hf(m) => {
-                if config.traits.experts.is_some_and(|e| e.biased) {
-                    super::only_llama(config, "a merged folder")?;
-                }
+                super::refuse_stacked(config)?;
                 shards = m.shards()?;
                 for (i, (name, bytes)) in shards.iter().enumerate() {
                     places.extend(index(bytes, i, config).map_err(|e| e.at(m.files.label(name)))?);
                 }
             }
         }
-        Ok(Self { config, model, shards, places, adapter, scale })
+        let all = config.tensor_shapes();
+        let names = all.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { config, model, shards, places, names, shapes: all.into_iter().collect(), adapter, scale })
     }
 
     /// The adapter's product times `factor` rather than once.
@@ -95,19 +108,29 @@ impl<'a> Weights<'a> {
 
     /// Names and shapes of all weights, as the configuration gives them.
     pub fn names(&self) -> Vec<String> {
-        self.config.tensor_shapes().into_iter().map(|(name, _)| name).collect()
+        self.names.clone()
     }
 
     /// One weight by its Hugging Face name.
     pub fn matrix(&self, name: &str) -> Result<Matrix<'_>> {
-        let Some((_, shape)) = self.config.tensor_shapes().into_iter().find(|(n, _)| n == name) else {
+        let Some(shape) = self.shapes.get(name) else {
             return Err(Error::new("the model has no such tensor").at(name));
         };
         let mut nf4 = None;
-        let (kind, stored, interleaved): (_, &[u8], _) = match self.model {
+        let (kind, stored): (_, &[u8]) = match self.model {
             Opened::Gguf(m) => {
-                let (kind, bytes) = m.file.stored(&gguf_name(self.config, name), &shape)?;
-                (kind, bytes, is_interleaved(self.config, name).then_some(self.config.head_dim))
+                let stored_name = gguf_name(self.config, name);
+                match (expert(name), self.config.traits.experts) {
+                    // One of a stack's.
+                    (Some((number, _)), Some(experts)) => {
+                        let (kind, bytes) =
+                            m.file.stored(&stored_name, &[&[experts.count], shape.as_slice()].concat())?;
+                        let size = bytes.len() / experts.count;
+                        let own = bytes.get(number * size..(number + 1) * size);
+                        (kind, own.ok_or_else(|| Error::new("there is no such expert").at(name))?)
+                    }
+                    _ => m.file.stored(&stored_name, shape)?,
+                }
             }
             Opened::Hf(m) => {
                 let Some((shard, range, kind)) = self.places.get(name) else {
@@ -126,7 +149,7 @@ impl<'a> Weights<'a> {
                     let stored = hf::stored(&file, bytes, name, (rows, columns)).map_err(|e| e.at(name))?;
                     nf4 = stored.as_nf4().is_some().then_some(stored);
                 }
-                (kind, &self.shards[*shard].1[range.clone()], None)
+                (kind, &self.shards[*shard].1[range.clone()])
             }
         };
         let (rows, columns) = match shape.as_slice() {
@@ -134,17 +157,12 @@ impl<'a> Weights<'a> {
             other => (1, other.iter().product()),
         };
         let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale));
-        Ok(Matrix {
-            name: name.to_string(),
-            rows,
-            columns,
-            dimensions: shape.len(),
-            stored,
-            kind,
-            nf4,
-            interleaved,
-            delta,
-        })
+        let layout = Layout {
+            interleaved: is_interleaved(self.config, name).then_some(self.config.head_dim),
+            offset: offset(self.config, name),
+        };
+        let (dimensions, is_gguf) = (shape.len(), matches!(self.model, Opened::Gguf(_)));
+        Ok(Matrix { name: name.to_string(), rows, columns, dimensions, stored, kind, nf4, layout, is_gguf, delta })
     }
 }
 
@@ -235,10 +253,28 @@ impl Matrix<'_> {
         })
     }
 
-    /// The bytes on disk, where they are what llama.cpp would store: its row order, and no adapter on them.
+    /// The bytes on disk, where they are what llama.cpp would store: in its layout, and no adapter on them.
     pub fn bytes_for_gguf(&self) -> Option<&[u8]> {
-        let rotary = self.name.contains("q_proj") || self.name.contains("k_proj");
-        (self.delta.is_none() && self.nf4.is_none() && (!rotary || self.interleaved.is_some())).then_some(self.stored)
+        let same = self.is_gguf || (self.layout.interleaved.is_none() && self.layout.offset == 0.0);
+        (self.delta.is_none() && self.nf4.is_none() && same).then_some(self.stored)
+    }
+
+    /// Row `row` of llama.cpp's order, as it stores it, into `out` (`columns` values).
+    pub fn gguf_row(&self, row: usize, out: &mut [f32]) -> Result<()> {
+        match self.layout.interleaved {
+            Some(head_dim) if self.dimensions > 1 => self.row(straightened(row, head_dim), out)?,
+            Some(head_dim) => {
+                // A bias: one row, whose numbers are those of the matrix's rows.
+                let mut own = vec![0f32; self.columns];
+                self.row(row, &mut own)?;
+                out.iter_mut().enumerate().for_each(|(i, v)| *v = own[straightened(i, head_dim)]);
+            }
+            None => self.row(row, out)?,
+        }
+        if self.layout.offset != 0.0 {
+            out.iter_mut().for_each(|v| *v += self.layout.offset);
+        }
+        Ok(())
     }
 
     /// Whether the adapter changes it.
@@ -262,7 +298,9 @@ impl Matrix<'_> {
             nf4.row(row, out);
             return Ok(());
         }
-        let stored_row = self.interleaved.map_or(row, |head_dim| interleaved(row, head_dim));
+        let layout = if self.is_gguf { self.layout } else { Layout { interleaved: None, offset: 0.0 } };
+        let is_bias = self.dimensions == 1;
+        let stored_row = layout.interleaved.filter(|_| !is_bias).map_or(row, |head_dim| interleaved(row, head_dim));
         let size = self.stored.len() / self.rows;
         let bytes = &self.stored[stored_row * size..(stored_row + 1) * size];
         match self.kind {
@@ -270,6 +308,13 @@ impl Matrix<'_> {
             GgmlDType::F16 => widen(bytes, Float::F16, out),
             GgmlDType::BF16 => widen(bytes, Float::BF16, out),
             kind => out.copy_from_slice(&dequantize(bytes, kind, self.columns).map_err(|e| e.at(&self.name))?),
+        }
+        if let (Some(head_dim), true) = (layout.interleaved, is_bias) {
+            let own = out.to_vec();
+            out.iter_mut().enumerate().for_each(|(i, v)| *v = own[interleaved(i, head_dim)]);
+        }
+        if layout.offset != 0.0 {
+            out.iter_mut().for_each(|v| *v -= layout.offset);
         }
         Ok(())
     }

@@ -6,12 +6,13 @@ mod metadata;
 mod names;
 
 pub use metadata::{Metadata, whole};
-pub use names::{expert, gguf_name, is_interleaved, offset};
+pub use names::{architecture, expert, gguf_name, is_interleaved, offset};
 
 use crate::model::config::{Config, Hold, Llama3, RopeScaling, Weights};
 use crate::model::convert::dequantize;
 use crate::model::families;
-use crate::model::families::gguf::{Gguf, LONG, SHORT};
+use crate::model::families::gguf::Gguf;
+pub use crate::model::families::gguf::{LONG, SHORT};
 use crate::model::files::Bytes;
 use crate::model::held;
 use crate::ops::lent::Lent;
@@ -169,7 +170,8 @@ impl GgufModel {
     }
 }
 
-const ROPE_FREQS: &str = "rope_freqs.weight";
+/// The tensor of what Llama 3's rotary frequencies are divided by.
+pub const ROPE_FREQS: &str = "rope_freqs.weight";
 
 fn read_header(bytes: &[u8]) -> Result<Content> {
     if !bytes.starts_with(b"GGUF") {
@@ -195,8 +197,17 @@ fn zero_alignment(bytes: &[u8]) -> bool {
     head.get(value..value + 4).is_some_and(|v| v == [0; 4])
 }
 
-/// The configuration, under llama.cpp's keys (`llama.*`, `tokenizer.ggml.*`).
+/// The configuration in the header of a file that is about to be written; `values` gives the numbers of a vector.
+pub fn config_of_header(header: &[u8], values: &dyn Fn(&str, usize) -> Result<Vec<f32>>) -> Result<Config> {
+    config_of(&read_header(header)?, values)
+}
+
 fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
+    config_of(content, &|name, n| tensor_values(content, bytes, name, &[n]).map_err(|e| e.at(name)))
+}
+
+/// The configuration, under llama.cpp's keys (`llama.*`, `tokenizer.ggml.*`).
+fn config_of(content: &Content, values: &dyn Fn(&str, usize) -> Result<Vec<f32>>) -> Result<Config> {
     let meta = Metadata::of(content);
     let embeddings = content.tensor_infos.get("token_embd.weight").and_then(|e| e.shape.dims().first());
     let keys = Gguf {
@@ -204,7 +215,7 @@ fn read_config(content: &Content, bytes: &[u8]) -> Result<Config> {
         meta,
         vocab_size: embeddings.copied(),
         has: &|name| content.tensor_infos.contains_key(name),
-        values: &|name, n| tensor_values(content, bytes, name, &[n]).map_err(|e| e.at(name)),
+        values,
     };
     let mut config = families::from_gguf(&keys)?;
     if config.rope_scaling.is_none() && content.tensor_infos.contains_key(ROPE_FREQS) {

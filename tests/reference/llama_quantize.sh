@@ -42,7 +42,8 @@ END
     for f in ggml.c ggml.cpp ggml-alloc.c ggml-backend.cpp ggml-backend-meta.cpp ggml-opt.cpp ggml-quants.c \
         ggml-threading.cpp gguf.cpp ggml-backend-reg.cpp ggml-backend-dl.cpp; do echo "src/ggml/src/$f"; done
     for f in llama llama-arch llama-hparams llama-impl llama-mmap llama-model llama-model-loader llama-quant \
-        llama-vocab unicode unicode-data models/llama; do echo "src/src/$f.cpp"; done
+        llama-vocab unicode unicode-data models/llama models/qwen2 models/qwen3 models/qwen3moe models/gemma2 \
+        models/gemma3 models/phi3 models/smollm3; do echo "src/src/$f.cpp"; done
     echo obj/main.cpp
 } | xargs -P "$(nproc)" -I{} sh -c '
     o=obj/$(echo "{}" | tr / _).o

@@ -18,8 +18,10 @@ pub struct Tensor {
     pub name: String,
     pub rows: usize,
     pub columns: usize,
-    /// 1 for a vector (of one row), 2 for a matrix.
+    /// 1 for a vector (of one row), 2 for a matrix, 3 for a stack.
     pub dimensions: usize,
+    /// Matrices, one after another, that the rows are those of: more than one in a stack of experts.
+    pub matrices: usize,
     pub kind: Kind,
 }
 
@@ -30,7 +32,7 @@ impl Tensor {
 }
 
 /// The header: keys, then each tensor's name, shape, type and place.
-fn header(keys: &Keys, tensors: &[Tensor]) -> Vec<u8> {
+pub fn header(keys: &Keys, tensors: &[Tensor]) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -42,7 +44,10 @@ fn header(keys: &Keys, tensors: &[Tensor]) -> Vec<u8> {
         out.extend((t.dimensions as u32).to_le_bytes());
         out.extend((t.columns as u64).to_le_bytes());
         if t.dimensions > 1 {
-            out.extend((t.rows as u64).to_le_bytes());
+            out.extend(((t.rows / t.matrices) as u64).to_le_bytes());
+        }
+        if t.dimensions > 2 {
+            out.extend((t.matrices as u64).to_le_bytes());
         }
         out.extend(t.kind.id().to_le_bytes());
         out.extend(offset.to_le_bytes());
@@ -111,9 +116,16 @@ mod tests {
     use candle_core::quantized::gguf_file::Content;
 
     fn tensors() -> Vec<Tensor> {
-        let t =
-            |name: &str, rows, columns, dimensions, kind| Tensor { name: name.into(), rows, columns, dimensions, kind };
-        vec![t("norm", 1, 5, 1, Kind::F32), t("a", 3, 64, 2, Kind::Q8_0), t("b", 2, 3, 2, Kind::F16)]
+        let t = |name: &str, rows, columns, dimensions, kind| {
+            let matrices = if dimensions == 3 { 2 } else { 1 };
+            Tensor { name: name.into(), rows, columns, dimensions, matrices, kind }
+        };
+        vec![
+            t("norm", 1, 5, 1, Kind::F32),
+            t("a", 3, 64, 2, Kind::Q8_0),
+            t("b", 2, 3, 2, Kind::F16),
+            t("c", 6, 32, 3, Kind::F32),
+        ]
     }
 
     #[test]
@@ -137,7 +149,7 @@ mod tests {
             &mut |t| names.push(t),
         )
         .unwrap();
-        assert_eq!((bytes, names), (std::fs::metadata(&path).unwrap().len(), vec![0, 1, 2]));
+        assert_eq!((bytes, names), (std::fs::metadata(&path).unwrap().len(), vec![0, 1, 2, 3]));
         assert_eq!(bytes, size(&keys, &tensors()));
         let file = std::fs::read(&path).unwrap();
         let content = Content::read(&mut std::io::Cursor::new(&file)).unwrap();
@@ -147,6 +159,7 @@ mod tests {
         let start = (content.tensor_data_offset + a.offset) as usize;
         assert_eq!(file[start..start + 3 * 68], [[16u8; 68].as_slice(), &[17; 68], &[18; 68]].concat()[..]);
         assert_eq!(content.tensor_infos["norm"].shape.dims(), [5]);
+        assert_eq!(content.tensor_infos["c"].shape.dims(), [2, 3, 32]);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

@@ -135,5 +135,5 @@ impl Gguf<'_> {
 }
 
 /// The tensors of LongRoPE's factors.
-pub(in crate::model) const LONG: &str = "rope_factors_long.weight";
-pub(in crate::model) const SHORT: &str = "rope_factors_short.weight";
+pub const LONG: &str = "rope_factors_long.weight";
+pub const SHORT: &str = "rope_factors_short.weight";

@@ -55,6 +55,11 @@ pub fn supported() -> Vec<&'static str> {
     FAMILIES.iter().map(|f| f.architecture).collect()
 }
 
+/// The architecture of a `model_type`, as `architectures` in `config.json` names it.
+pub fn architecture(model_type: &str) -> Option<&'static str> {
+    FAMILIES.iter().find(|f| f.model_type == model_type).map(|f| f.architecture)
+}
+
 /// The architectures that can be loaded from a `.gguf`, as `general.architecture` names them.
 pub fn supported_gguf() -> Vec<&'static str> {
     FAMILIES.iter().filter_map(|f| f.gguf.map(|g| g.0)).collect()

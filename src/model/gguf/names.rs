@@ -2,6 +2,21 @@
 
 use crate::model::config::Config;
 
+/// `general.architecture` of this model's file: llama.cpp keeps a Mistral as a Llama.
+pub fn architecture(c: &Config) -> &'static str {
+    match c.model_type.as_str() {
+        "qwen2" => "qwen2",
+        "qwen3" => "qwen3",
+        "qwen3_moe" => "qwen3moe",
+        "gpt_oss" => "gpt-oss",
+        "gemma2" => "gemma2",
+        "gemma3_text" => "gemma3",
+        "phi3" => "phi3",
+        "smollm3" => "smollm3",
+        _ => "llama",
+    }
+}
+
 /// llama.cpp's name of a weight.
 pub fn gguf_name(c: &Config, name: &str) -> String {
     match name {

@@ -192,6 +192,9 @@ fn ggufs(
             );
             tell(Word::Note { text });
         }
+        for lost in &plan.lost {
+            tell(Word::Note { text: lost.clone() });
+        }
         let words = plan.counts().iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", ");
         tell(Word::Planned { kind: kind.clone(), words, bytes: plan.size() });
         let (began, total) = (Instant::now(), plan.tensors.len() as u64);
@@ -206,7 +209,7 @@ fn ggufs(
         tell(Word::Written { kind: kind.clone(), path: path.clone(), bytes, seconds });
         written.push(json!({
             "type": kind, "path": path, "bytes": bytes, "seconds": seconds, "tensors": plan.counts(),
-            "requantized": twice,
+            "requantized": twice, "lost": plan.lost,
         }));
         files.push(path);
     }
