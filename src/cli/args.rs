@@ -229,8 +229,14 @@ pub struct MergeArgs {
     #[arg(value_name = "X")]
     pub what: String,
     /// The folder to write into
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub out: PathBuf,
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, required_unless_present = "sweep")]
+    pub out: Option<PathBuf>,
+    /// Write nothing: measure the adapter at factors from 0 to 1.5, on held-out rows and on general text
+    #[arg(long, conflicts_with_all = ["out", "scale", "dtype", "no_verify"])]
+    pub sweep: bool,
+    /// With --sweep: rows to measure on in place of the run's held-out ones
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath, requires = "sweep")]
+    pub data: Option<PathBuf>,
     /// What the weights are rounded to, once
     #[arg(long, default_value = "bf16", value_parser = ["bf16", "f16", "f32"])]
     pub dtype: String,

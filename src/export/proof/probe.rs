@@ -24,7 +24,7 @@ const TEXTS: [&str; 8] = [
 ];
 
 /// Plain English that no chat is, for a perplexity.
-const PASSAGE: &str = "A river does not hurry to the sea. It goes around what it cannot move, wears down what it can, \
+pub const PASSAGE: &str = "A river does not hurry to the sea. It goes around what it cannot move, wears down what it can, \
 and carries the rest along. On its way it feeds the fields, turns the wheels of mills, and gives towns a reason to \
 stand where they stand. In dry summers people remember how much of their life depends on it; in wet springs they build \
 their walls a little higher. The old maps show its bed in other places, and the older ones in others again, so that a \

@@ -69,7 +69,7 @@ impl Told {
                     // What was trained from an earlier start after this step is gone.
                     told.losses.split_off(&(s.resumed_from + 1));
                     told.evals.split_off(&(s.resumed_from + 1));
-                    told.start = Some(s.clone());
+                    told.start = Some(Start::clone(s));
                 }
                 Body::Step(s) if s.loss.is_finite() => drop(told.losses.insert(event.step, s.loss)),
                 Body::Eval(e) if e.loss.is_finite() => drop(told.evals.insert(event.step, e.loss)),

@@ -13,6 +13,7 @@ mod order;
 mod proof;
 mod start;
 mod svg;
+mod sweep;
 mod word;
 
 pub use manifest::{read as made_from, write as make_manifest};
@@ -22,6 +23,7 @@ pub use offer::{Choice, Offer, offer};
 pub use order::{Order, Shipped, folder_of, ship};
 pub use proof::{Proof, verify, written};
 pub use start::{Wanted, start};
+pub use sweep::{Point, Sweep, sweep};
 pub use word::{Word, read as words};
 
 use super::artifact::Artifact;
