@@ -100,24 +100,22 @@ impl Tiny {
         let views = bytes.iter().map(|(n, s, b)| (n.as_str(), TensorView::new(Dtype::F32, s.clone(), b).unwrap()));
         let file = safetensors::serialize(views, None).unwrap();
         std::fs::write(self.model().join("model.safetensors"), file).unwrap();
-        let mut entries = Vec::new();
+        let mut entries: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, shape) in config.tensor_shapes() {
             let Some(module) = name.strip_suffix("_proj.weight").filter(|m| !m.contains(".experts.")) else { continue };
             for (side, shape) in [("A", vec![RANK, shape[1]]), ("B", vec![shape[0], RANK])] {
                 let key = format!("{module}_proj.lora_{side}.weight");
-                let values = numbers(&key, shape.iter().product()).iter().map(|v| v * 0.0625).collect();
-                entries.push((key, shape, values));
+                let values = numbers(&key, shape.iter().product()).into_iter().map(|v| v * 0.0625);
+                let bytes = values.flat_map(f32::to_le_bytes).collect();
+                entries.push((format!("base_model.model.{key}"), shape, bytes));
             }
         }
-        let about = adapter::AdapterConfig {
-            r: RANK,
-            lora_alpha: 6.0,
-            lora_dropout: 0.0,
-            target_modules: config.modules().iter().map(|m| m.to_string()).collect(),
-            base_model_name_or_path: "tiny".into(),
-            revision: None,
-        };
-        adapter::write(&self.adapter(), &about, &entries).unwrap();
+        let views = entries.iter().map(|(n, s, b)| (n.as_str(), TensorView::new(Dtype::F32, s.clone(), b).unwrap()));
+        std::fs::create_dir(self.adapter()).unwrap();
+        std::fs::write(self.adapter().join(adapter::WEIGHTS), safetensors::serialize(views, None).unwrap()).unwrap();
+        let about = json!({"peft_type": "LORA", "r": RANK, "lora_alpha": 6, "base_model_name_or_path": "tiny",
+            "target_modules": config.modules()});
+        std::fs::write(self.adapter().join(adapter::CONFIG), about.to_string()).unwrap();
     }
 
     fn subject(&self, tuned: bool) -> Subject {
@@ -209,12 +207,16 @@ fn contents(path: &Path) -> Json {
                 let values: Vec<f64> = floats(&bytes[start..start + size]).into_iter().map(f64::from).collect();
                 return (name, json!([format!("{kind:?}"), dims, values]));
             }
-            let digest = ring::digest::digest(&ring::digest::SHA256, &bytes[start..start + size]);
-            let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+            let hex = sha256(&bytes[start..start + size]);
             (name, json!([format!("{kind:?}"), dims.iter().rev().collect::<Vec<_>>(), hex]))
         })
         .collect();
     json!({"keys": keys, "tensors": tensors})
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -257,6 +259,25 @@ fn is_the_converter_s(name: &str) {
     // The converter calls an adapter after its folder.
     lora["keys"]["general.name"] = found["keys"]["general.name"].clone();
     same(&format!("{name}, the adapter"), &found, &lora);
+}
+
+/// From one f16 file, both quantizers make the same ones.
+fn is_llama_quantize_s(name: &str) {
+    let digests = std::fs::read(repo("tests/fixtures/llama_quantize_families.json")).unwrap();
+    let digests: Json = serde_json::from_slice(&digests).unwrap();
+    let tiny = Tiny::new(name);
+    let f16 = tiny.write(&tiny.subject(false), "f16", |_| {});
+    let subject = Subject::open(f16.to_str().unwrap(), None, None).unwrap();
+    let weights = subject.weights().unwrap();
+    let about = About { name: None, tokenizer: &subject.tokenizer, templates: &subject.templates };
+    let types = digests[name].as_object().unwrap();
+    assert_eq!(types.len(), 16, "{name}");
+    for (mixture, digest) in types {
+        let plan = Plan::new(&subject.opened, &weights, &about, Mixture::parse(mixture).unwrap()).unwrap();
+        let path = tiny.dir.path().join("quantized.gguf");
+        plan.write(&path, &mut |_| {}).unwrap();
+        assert_eq!(digest, &sha256(&std::fs::read(&path).unwrap()), "{name} {mixture}");
+    }
 }
 
 /// f32, f16 and bf16 are exact enough to hold everything against; of the others those that mix types.
@@ -351,6 +372,11 @@ macro_rules! families {
             #[test]
             fn keys_tensors_and_the_adapter_are_the_converters() {
                 super::is_the_converter_s(stringify!($name));
+            }
+
+            #[test]
+            fn quantized_files_are_llama_quantize_s_to_the_byte() {
+                super::is_llama_quantize_s(stringify!($name));
             }
 
             #[test]

@@ -301,6 +301,36 @@ mod tests {
     }
 
     #[test]
+    fn eight_experts_get_more_bits_where_all_share_and_a_router_stays_as_it_is() {
+        let (facts, mut names) = llama(4096, 14336, 32, (32, 8), false);
+        names.retain(|(name, _)| !name.contains("ffn"));
+        for n in 0..32 {
+            for (part, columns) in [("gate_exps", 4096), ("up_exps", 4096), ("down_exps", 14336), ("gate_inp", 4096)] {
+                names.push((format!("blk.{n}.ffn_{part}.weight"), columns));
+            }
+        }
+        names.sort_by(|a, b| order(&a.0).cmp(&order(&b.0)));
+        // k and v of 32 layers, o of 32, every other ffn_down as in a dense model; 32 routers have none.
+        let mixtral = (Facts { num_experts: 8, ..facts }, names.clone());
+        let expected = BTreeMap::from([("Q4_K", 113), ("Q5_K", 32), ("Q6_K", 17), ("Q8_0", 64)]);
+        assert_eq!(counts("q4_k_m", &mixtral), expected);
+        assert_eq!(counts("f16", &mixtral), BTreeMap::from([("F16", 226)]));
+        let others = (Facts { num_experts: 128, ..facts }, names);
+        assert_eq!(counts("q4_k_m", &others), BTreeMap::from([("Q4_K", 193), ("Q6_K", 33)]));
+    }
+
+    #[test]
+    fn one_matrix_for_q_k_and_v_counts_as_values() {
+        let (facts, mut names) = llama(3072, 8192, 32, (32, 32), false);
+        names.retain(|(name, _)| !["attn_q.", "attn_k.", "attn_v.", "ffn_gate"].iter().any(|part| name.contains(part)));
+        names.extend((0..32).map(|n| (format!("blk.{n}.attn_qkv.weight"), 3072)));
+        names.sort_by(|a, b| order(&a.0).cmp(&order(&b.0)));
+        let phi3 = (Facts { architecture: "phi3", ..facts }, names);
+        assert_eq!(counts("q4_k_m", &phi3), BTreeMap::from([("Q4_K", 97), ("Q6_K", 33)]));
+        assert_eq!(counts("q2_k", &phi3), BTreeMap::from([("Q2_K", 33), ("Q3_K", 96), ("Q6_K", 1)]));
+    }
+
+    #[test]
     fn larger_shapes_follow_the_rules_by_layer() {
         // 32 layers, 4 heads a value head: layers 0..4, 28.. and every third between get Q6_K (llama_ftype Q4_K_M).
         let llama3_8b = llama(4096, 14336, 32, (32, 8), false);

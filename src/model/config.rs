@@ -335,39 +335,6 @@ impl Config {
         shapes
     }
 
-    /// What this model has that a plain Llama does not, in words, besides biases on q, k and v: for engines and files
-    /// that know only that.
-    pub fn beyond_llama(&self) -> Vec<&'static str> {
-        let (t, d) = (&self.traits, Traits::default());
-        let scaling = match &self.rope_scaling {
-            None | Some(RopeScaling::Llama3(_)) => None,
-            Some(other) => Some(other.name()),
-        };
-        [
-            t.output_bias.then_some("a bias on o_proj"),
-            t.mlp_bias.then_some("biases in the MLP"),
-            t.fused.then_some("qkv_proj and gate_up_proj"),
-            t.head_norms.then_some("q_norm and k_norm"),
-            t.unit_offset.then_some("norms of 1 + weight"),
-            t.post_norms.then_some("norms after attention and MLP"),
-            (t.activation != d.activation).then_some("an activation other than silu"),
-            t.embedding_scale.map(|_| "scaled embeddings"),
-            t.query_pre_attn_scalar.map(|_| "query_pre_attn_scalar"),
-            t.attn_logit_softcapping.map(|_| "attn_logit_softcapping"),
-            t.final_logit_softcapping.map(|_| "final_logit_softcapping"),
-            t.rotary_dim.map(|_| "partial_rotary_factor"),
-            t.layers.iter().any(|l| l.sliding).then_some("sliding_window"),
-            t.layers.iter().any(|l| l.rope == Rope::Local).then_some("rope_local_base_freq"),
-            t.layers.iter().any(|l| l.rope == Rope::None).then_some("no_rope_layers"),
-            t.experts.map(|_| "a mixture of experts"),
-            t.sinks.then_some("attention sinks"),
-            scaling,
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
     /// Refuses shapes that no decoder can have, so that nothing below has to.
     pub fn validate(&self) -> Result<()> {
         let sizes = [

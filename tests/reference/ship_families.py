@@ -263,4 +263,5 @@ def main():
         print(name, found["keys"]["general.size_label"][1], len(found["keys"]), "keys", len(found["tensors"]), "tensors", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

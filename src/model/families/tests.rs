@@ -143,19 +143,3 @@ fn what_a_family_does_not_compute_is_refused_by_name() {
     let error = refusal("olmo2", json!({}));
     assert!(supported().iter().all(|name| error.contains(name)), "{error}");
 }
-
-#[test]
-fn a_card_is_told_what_is_beyond_a_llama() {
-    assert!(
-        read(
-            "llama",
-            json!({"rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})
-        )
-        .beyond_llama()
-        .is_empty()
-    );
-    assert!(read("qwen2", json!({"num_key_value_heads": 4})).beyond_llama().is_empty());
-    assert_eq!(read("qwen3", json!({"num_key_value_heads": 4})).beyond_llama(), ["q_norm and k_norm"]);
-    assert!(read("gemma2", json!({})).beyond_llama().contains(&"attn_logit_softcapping"));
-}
