@@ -2,6 +2,7 @@
 
 use super::load::Given;
 use super::problem::{Locator, Place, Problem};
+use super::scheduler::{self, Shape};
 use super::{DpoLoss, Method, Recipe};
 
 /// Problems and notes of the whole recipe, each at the key it is about.
@@ -116,6 +117,19 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
     }
     if t.lr_scheduler_type == "constant" && (has(given, "train.warmup_ratio") || t.warmup_steps > 0) {
         note(given, "train.lr_scheduler_type", "constant has no warm-up; constant_with_warmup has one");
+    }
+    match scheduler::read(&t.lr_scheduler_type, t.lr_scheduler_kwargs.as_ref()) {
+        Err((what, next)) => {
+            let key =
+                if t.lr_scheduler_kwargs.is_some() { "train.lr_scheduler_kwargs" } else { "train.lr_scheduler_type" };
+            problem(given, key, &format!("{key}: {what}"), &next);
+        }
+        Ok(Shape::Polynomial { lr_end, .. }) if lr_end >= t.learning_rate => {
+            let what =
+                format!("lr_end = {lr_end:e} of polynomial is not below train.learning_rate = {:e}", t.learning_rate);
+            problem(given, "train.lr_scheduler_kwargs", &what, "choose a lower end");
+        }
+        Ok(_) => {}
     }
     if has(given, "train.eval_steps") && t.eval_steps > 0 && !evaluates {
         note(given, "train.eval_steps", "does nothing: neither data.eval nor data.eval_fraction is given");

@@ -12,6 +12,7 @@ mod load;
 pub mod problem;
 pub mod python;
 mod rewards;
+pub mod scheduler;
 pub mod schema;
 mod table;
 mod unknown;

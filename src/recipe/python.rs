@@ -362,6 +362,9 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
         steps => put("max_steps", steps.to_string()),
     }
     put("lr_scheduler_type", text(&t.lr_scheduler_type));
+    if let Some(kwargs) = &t.lr_scheduler_kwargs {
+        put("lr_scheduler_kwargs", serde_json::Value::from(kwargs.clone()).to_string());
+    }
     // A number below 1 is a share of the steps, since transformers 5.
     put("warmup_steps", if t.warmup_steps > 0 { t.warmup_steps.to_string() } else { t.warmup_ratio.to_string() });
     put("weight_decay", t.weight_decay.to_string());

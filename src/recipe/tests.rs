@@ -51,6 +51,7 @@ learning_rate = 1.2345678901234567e-5
 num_train_epochs = 2.5
 max_steps = 11
 lr_scheduler_type = "cosine"
+lr_scheduler_kwargs = { num_cycles = 0.75 }
 warmup_ratio = 0.1
 warmup_steps = 4
 weight_decay = 0.1

@@ -184,8 +184,11 @@ pub struct TrainSection {
     pub num_train_epochs: f64,
     /// Overrides epochs, and wraps over the data; 0: by epochs.
     pub max_steps: u64,
-    /// `linear`, `cosine`, `constant`, `constant_with_warmup`.
+    /// One of [`super::scheduler::NAMES`].
     pub lr_scheduler_type: String,
+    /// What it takes besides, by transformers' names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_scheduler_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
     pub warmup_ratio: f64,
     /// Overrides `warmup_ratio`; 0: by ratio.
     pub warmup_steps: u64,

@@ -1,6 +1,7 @@
 //! `[train]`: named as transformers' `TrainingArguments` and TRL's `SFTConfig` name them.
 
 use super::of_method;
+use crate::recipe::scheduler::NAMES;
 use crate::recipe::schema::{Basis, Bounds, Default::*, Entry, Type::*};
 use crate::recipe::values::Method;
 
@@ -77,12 +78,20 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
     .live(),
     Entry::new(
         "train.lr_scheduler_type",
-        Choice(&["linear", "cosine", "constant", "constant_with_warmup"]),
+        Choice(NAMES),
         Is("\"linear\""),
         "How the rate falls after the warm-up, as in transformers.",
     )
     .guide("Warm-up")
     .names(&["lr_scheduler", "scheduler", "lr_schedule", "lr_decay_style"]),
+    Entry::new(
+        "train.lr_scheduler_kwargs",
+        Table,
+        Absent,
+        "What the schedule takes besides: num_cycles of cosine_with_restarts, lr_end and power of polynomial, num_decay_steps of warmup_stable_decay.",
+    )
+    .guide("Warm-up")
+    .names(&["scheduler_kwargs", "scheduler_specific_kwargs", "cosine_min_lr_ratio", "lr_end", "num_cycles", "num_decay_steps", "num_stable_steps"]),
     Entry::new(
         "train.warmup_ratio",
         Float(Bounds::below(0.0, 1.0)),

@@ -140,7 +140,7 @@ impl<'a, M: Method> Course<'a, M> {
     /// Add up over all processes, clip and step, at the rate of the schedule.
     pub fn optimize(&mut self) -> Result<Done> {
         let t = &self.recipe.train;
-        let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, self.total_steps())?;
+        let schedule = Schedule::of(t, self.total_steps())?;
         let learning_rate = t.learning_rate * schedule.factor(self.progress.step);
         let rule = Rule {
             lr: learning_rate,
