@@ -202,7 +202,7 @@ fn batch() -> Batch {
 
 fn all_linear() -> Tuning {
     let target_modules = vec!["all-linear".to_string()];
-    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules })
+    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules, ..LoraConfig::default() })
 }
 
 macro_rules! families {

@@ -10,6 +10,7 @@ pub(crate) mod convert;
 pub mod cuda;
 pub mod demo;
 pub mod device;
+mod dora;
 pub mod engine;
 mod experts;
 pub mod families;

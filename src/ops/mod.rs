@@ -12,6 +12,7 @@
 pub mod adamw;
 pub mod arena;
 pub mod attention;
+pub mod columns;
 pub mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -22,6 +23,7 @@ mod host;
 pub mod matmul;
 pub mod moe;
 pub mod nf4;
+pub mod noise;
 pub mod optimizer;
 pub mod quant8;
 pub mod random;

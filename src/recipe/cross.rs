@@ -103,11 +103,30 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         note(given, "dpo.label_smoothing", "is not used: only dpo.loss_type = \"robust\" smooths");
     }
     if recipe.lora.as_ref().is_some_and(|l| l.adapter_name_or_path.is_some()) {
-        for key in ["lora.r", "lora.lora_alpha", "lora.target_modules"] {
+        for key in [
+            "lora.r",
+            "lora.lora_alpha",
+            "lora.target_modules",
+            "lora.exclude_modules",
+            "lora.layers_to_transform",
+            "lora.use_rslora",
+            "lora.use_dora",
+            "lora.modules_to_save",
+        ] {
             if has(given, key) {
                 note(given, key, "is the starting adapter's own; what is written here is not used");
             }
         }
+    }
+    let tables = recipe.lora.as_ref().is_none_or(|l| l.modules_to_save.is_some() || l.adapter_name_or_path.is_some());
+    if t.embedding_learning_rate.is_some() && !tables {
+        let what = "train.embedding_learning_rate is for embeddings and lm_head, and neither trains";
+        let next = "add lora.modules_to_save = [\"embed_tokens\", \"lm_head\"], or remove it";
+        problem(given, "train.embedding_learning_rate", what, next);
+    }
+    if t.neftune_noise_alpha.is_some() && recipe.method == Method::Grpo {
+        let what = "train.neftune_noise_alpha would judge completions by another model than the one that drew them";
+        problem(given, "train.neftune_noise_alpha", what, "remove it, or take method = \"sft\"");
     }
     if t.max_steps > 0 && has(given, "train.num_train_epochs") {
         note(given, "train.num_train_epochs", "is not used: train.max_steps is given");

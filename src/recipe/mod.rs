@@ -9,6 +9,7 @@ pub mod demo;
 mod edit;
 pub mod guidance;
 mod load;
+pub mod modules;
 pub mod problem;
 pub mod python;
 mod rewards;
@@ -23,6 +24,7 @@ mod write;
 mod tests;
 
 pub use edit::{all, diff, get, set, unset, with};
+pub use modules::TargetModules;
 pub use load::{Loaded, examine, load, parse};
 pub use problem::{Place, Problem};
 pub use rewards::RewardFunc;

@@ -2,7 +2,7 @@
 //!
 //! Pure text from values; must not know the rows, but for the format that the caller found in them.
 
-use super::{Method, Recipe, TargetModules};
+use super::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::fmt::Write as _;
 
@@ -104,9 +104,45 @@ fn model(recipe: &Recipe) -> Result<String> {
 
 fn targets(t: &TargetModules) -> String {
     match t {
-        TargetModules::AllLinear(_) => "\"all-linear\"".into(),
+        TargetModules::Word(word) => text(word),
         TargetModules::Names(names) => format!("[{}]", names.iter().map(|n| text(n)).collect::<Vec<_>>().join(", ")),
     }
+}
+
+fn linear() -> TargetModules {
+    TargetModules::Names(super::LINEAR.iter().map(|n| n.to_string()).collect())
+}
+
+/// `target_modules` as PEFT takes them beside the other settings: it has layers_to_transform for lists only.
+fn listed(l: &LoraSection) -> TargetModules {
+    let all = l.target_modules == TargetModules::all();
+    if all && l.layers_to_transform.is_some() { linear() } else { l.target_modules.clone() }
+}
+
+/// The adapter's other arguments, a line each, where they are not at their defaults.
+fn besides(l: &LoraSection, peft: bool) -> String {
+    let mut out = String::new();
+    let mut put = |key: &str, value: String| {
+        let _ = writeln!(out, "    {key}={value},");
+    };
+    if l.use_rslora {
+        put("use_rslora", "True".into());
+    }
+    if l.use_dora {
+        put("use_dora", "True".into());
+    }
+    if let Some(layers) = &l.layers_to_transform {
+        put("layers_to_transform", format!("{layers:?}"));
+    }
+    if let Some(e) = l.exclude_modules.as_ref().filter(|_| peft) {
+        put("exclude_modules", targets(e));
+    }
+    if let Some(names) = l.modules_to_save.as_ref().filter(|_| peft) {
+        put("modules_to_save", format!("{names:?}"));
+        // A head that is the embedding stays it.
+        put("ensure_weight_tying", "model.config.tie_word_embeddings".into());
+    }
+    out
 }
 
 /// On a card 16-bit weights, as ours; the CPU computes in f32.
@@ -135,11 +171,12 @@ fn load_trl(out: &mut String, recipe: &Recipe, model: &str) {
             None => {
                 let _ = writeln!(
                     out,
-                    "lora = LoraConfig(\n    r={}, lora_alpha={}, lora_dropout={}, target_modules={}, task_type=\"CAUSAL_LM\",\n)",
+                    "lora = LoraConfig(\n    r={}, lora_alpha={}, lora_dropout={}, target_modules={}, task_type=\"CAUSAL_LM\",\n{})",
                     l.r,
                     l.lora_alpha,
                     l.lora_dropout,
-                    targets(&l.target_modules)
+                    targets(&listed(l)),
+                    besides(l, true)
                 );
             }
         }
@@ -166,19 +203,27 @@ fn load_unsloth(out: &mut String, recipe: &Recipe, model: &str) -> Result<()> {
     );
     template(out, recipe);
     if let Some(l) = recipe.lora.as_ref().filter(|l| l.adapter_name_or_path.is_none()) {
-        let names = match &l.target_modules {
-            TargetModules::AllLinear(_) => TargetModules::Names(super::LINEAR.iter().map(|n| n.to_string()).collect()),
-            names => names.clone(),
-        };
+        if l.exclude_modules.is_some() {
+            return Err(Error::usage("Unsloth has no exclude_modules").next("say lora.target_modules as a list of what is wanted"));
+        }
+        let mut names = listed(l);
+        if names == TargetModules::all() {
+            names = linear();
+        }
+        if let (Some(more), TargetModules::Names(names)) = (&l.modules_to_save, &mut names) {
+            // There they are named among the targets.
+            names.extend(more.iter().cloned());
+        }
         let _ = writeln!(
             out,
             "model = FastLanguageModel.get_peft_model(\n    model, r={}, lora_alpha={}, lora_dropout={}, bias=\"none\", random_state={},\n    \
-             target_modules={}, use_gradient_checkpointing=\"unsloth\",\n)",
+             target_modules={}, use_gradient_checkpointing=\"unsloth\",\n{})",
             l.r,
             l.lora_alpha,
             l.lora_dropout,
             t.seed,
-            targets(&names)
+            targets(&names),
+            besides(l, false)
         );
     }
     out.push('\n');
@@ -251,7 +296,9 @@ fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
             out.push_str("    return {\"prompt\": row[\"prompt\"], \"completion\": row[\"completion\"]}\n")
         }
         (None, "preference") => out.push_str(PREFERENCE),
-        (None, "text") => out.push_str("    return {\"text\": row[\"text\"]}\n"),
+        (None, "text") => {
+            let _ = writeln!(out, "    return {{\"text\": row[{}]}}", text(&d.text_column));
+        }
         (None, other) => {
             return Err(Error::usage(format!("rows of the format {other} have no script here"))
                 .next("write them as messages, or set data.format"));
@@ -357,6 +404,9 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
     put("per_device_eval_batch_size", t.per_device_eval_batch_size.to_string());
     put("gradient_accumulation_steps", t.gradient_accumulation_steps.to_string());
     put("learning_rate", format!("{:e}", t.learning_rate));
+    if let Some(alpha) = t.neftune_noise_alpha {
+        put("neftune_noise_alpha", alpha.to_string());
+    }
     match t.max_steps {
         0 => put("num_train_epochs", t.num_train_epochs.to_string()),
         steps => put("max_steps", steps.to_string()),

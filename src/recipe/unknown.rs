@@ -28,19 +28,15 @@ const NOT_HERE: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "use_dora",
-            "use_rslora",
-            "modules_to_save",
             "init_lora_weights",
             "loraplus_lr_ratio",
-            "layers_to_transform",
+            "layers_pattern",
             "rank_pattern",
             "alpha_pattern",
-            "lora_modules_to_save",
             "bias",
-            "additional_target",
+            "ensure_weight_tying",
         ],
-        "LoRA here has r, lora_alpha, lora_dropout, target_modules and adapter_name_or_path; remove it",
+        "one rank and scale for all layers, fresh adapters with B = 0, no biases, and a head that is the embedding stays it; remove it",
     ),
     (
         &[

@@ -59,6 +59,13 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
     .names(&["lr", "max_lr", "base_lr", "peak_lr"])
     .live(),
     Entry::new(
+        "train.embedding_learning_rate",
+        Float(Bounds::above(0.0, 1.0)),
+        Absent,
+        "The rate of embeddings and lm_head where these train (lora.modules_to_save): a tenth to a half of learning_rate; without it, the same.",
+    )
+    .names(&["embedding_lr", "embeddings_learning_rate"]),
+    Entry::new(
         "train.num_train_epochs",
         Float(Bounds::above(0.0, 10_000.0)),
         Is("1"),
@@ -139,6 +146,13 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
         .names(&["beta2"]),
     Entry::new("train.adam_epsilon", Float(Bounds::above(0.0, 1.0)), Is("1e-8"), "Added to the second moment's root.")
         .names(&["eps", "epsilon", "adam_eps"]),
+    Entry::new(
+        "train.neftune_noise_alpha",
+        Float(Bounds::above(0.0, 1000.0)),
+        Absent,
+        "NEFTune: noise on the embeddings in training, uniform on ±alpha/√(tokens × hidden size) of each row; 5 is usual.",
+    )
+    .names(&["neftune", "neftune_alpha", "noise_alpha"]),
     Entry::new(
         "train.seed",
         Integer(0, i64::MAX),

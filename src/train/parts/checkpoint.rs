@@ -146,15 +146,16 @@ pub fn read(dir: &Path, model: &mut Engine) -> Result<Progress> {
 /// Give the trainables an adapter's values. Its matrices must be just those that the model trains.
 pub fn put_adapter(model: &Engine, adapter: &adapter::Adapter) -> Result<()> {
     adapter.fits(model.config())?;
+    let entries = adapter.of_model(model.config());
     let params = model.params();
     let mut values = vec![0f32; params.len()];
-    if adapter.entries.len() != params.entries().len() {
-        let (theirs, ours) = (adapter.entries.len(), params.entries().len());
+    if entries.len() != params.entries().len() {
+        let (theirs, ours) = (entries.len(), params.entries().len());
         return Err(Error::new(format!("the adapter has {theirs} matrices, the recipe trains {ours}"))
-            .next("leave out lora.r, lora.lora_alpha and lora.target_modules: they are the adapter's own"));
+            .next("resume with the recipe that wrote it; of a given adapter, [lora] is its own"));
     }
     for entry in params.entries() {
-        let found = adapter.entries.iter().find(|e| e.0 == entry.name && e.1 == entry.shape);
+        let found = entries.iter().find(|e| e.0 == entry.name && e.1 == entry.shape);
         let (_, _, from) = found.ok_or_else(|| Error::new("the adapter has no such matrix").at(&entry.name))?;
         values[entry.range.clone()].copy_from_slice(from);
     }

@@ -149,6 +149,7 @@ impl<'a, M: Method> Course<'a, M> {
             eps: t.adam_epsilon,
             weight_decay: t.weight_decay,
             max_grad_norm: t.max_grad_norm,
+            table_lr: t.embedding_learning_rate.map(|peak| peak * schedule.factor(self.progress.step)),
         };
         self.prepared.speaker.model.reduce(&mut self.prepared.ranks)?;
         let Stepped { nll, grad_norm, taken } = self.prepared.speaker.model.step(&rule)?;
