@@ -12,6 +12,9 @@ use finetop::model::llama::{Checkpointing, Llama, Pass};
 use finetop::model::lora::{LoraConfig, Tuning};
 use std::collections::HashMap;
 
+#[path = "families/adapters.rs"]
+mod adapters;
+
 /// A fixture's model and what PyTorch makes of it.
 struct Model {
     name: &'static str,

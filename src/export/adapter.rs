@@ -156,8 +156,10 @@ impl Adapter {
             _ => self.config.ensure_weight_tying,
         };
         match model.tie_word_embeddings && !one {
-            true => Err(Error::new("embed_tokens and lm_head were trained apart, and in this model they are one matrix")
-                .next("train it with ensure_weight_tying = True")),
+            true => {
+                Err(Error::new("embed_tokens and lm_head were trained apart, and in this model they are one matrix")
+                    .next("train it with ensure_weight_tying = True"))
+            }
             false => Ok(()),
         }
     }
@@ -489,9 +491,8 @@ mod tests {
         (config.use_rslora, config.use_dora, config.ensure_weight_tying) = (true, true, true);
         config.modules_to_save = vec!["embed_tokens".into()];
         let mut all = entries();
-        let vector = |name: &str, n: usize| {
-            (format!("model.layers.0.{name}.lora_magnitude_vector"), vec![n], vec![1.5; n])
-        };
+        let vector =
+            |name: &str, n: usize| (format!("model.layers.0.{name}.lora_magnitude_vector"), vec![n], vec![1.5; n]);
         all.extend([vector("mlp.down_proj", 3), vector("self_attn.q_proj", 4)]);
         let error = write(dir.path(), &config, &entries()).unwrap_err().to_string();
         assert!(error.contains("down_proj.lora_magnitude_vector is missing"), "{error}");

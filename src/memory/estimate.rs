@@ -93,7 +93,11 @@ impl Shape {
     pub(super) fn adapted_names(&self, recipe: &Recipe) -> Vec<&'static str> {
         let all = (0..self.num_hidden_layers).flat_map(|l| self.adapted(recipe, l)).map(|(name, ..)| name);
         let mut names = Vec::new();
-        all.for_each(|name| if !names.contains(&name) { names.push(name) });
+        all.for_each(|name| {
+            if !names.contains(&name) {
+                names.push(name)
+            }
+        });
         names
     }
 

@@ -151,7 +151,8 @@ impl Llama {
         let rotary = Rotary::new(turned, config.rope_theta, config.rope_scaling.as_ref());
         let local = config.traits.layers.iter().any(|l| l.rope == Rope::Local);
         let local = config.traits.rope_local_base_freq.filter(|_| local).map(|theta| Rotary::new(turned, theta, None));
-        let kept = |w: Option<&Weight>| w.filter(|w| lora.is_some() && w.grad.is_some()).map(|w| w.value.copy()).transpose();
+        let kept =
+            |w: Option<&Weight>| w.filter(|w| lora.is_some() && w.grad.is_some()).map(|w| w.value.copy()).transpose();
         let base = [kept(Some(&embedding))?, kept(head.as_ref())?];
         let (tuning, adapter, neftune, total) = (tuning.clone(), true, None, 0);
         let mut model = Llama {

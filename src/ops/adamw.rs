@@ -39,7 +39,12 @@ pub(super) struct Spans<'a> {
 }
 
 impl<'a> Spans<'a> {
-    pub fn new(decay: &'a [Range<usize>], apart: Option<Apart<'a>>, lr: f64, of: impl Fn(f64, bool) -> Factors) -> Self {
+    pub fn new(
+        decay: &'a [Range<usize>],
+        apart: Option<Apart<'a>>,
+        lr: f64,
+        of: impl Fn(f64, bool) -> Factors,
+    ) -> Self {
         let own = apart.map_or(lr, |a| a.lr);
         let factors = [of(lr, false), of(lr, true), of(own, false), of(own, true)];
         Self { decay, apart: apart.map_or(&[], |a| a.ranges), factors }

@@ -205,7 +205,8 @@ mod tests {
     use super::*;
     use crate::ops::check::*;
 
-    const RULE: Rule = Rule { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0, table_lr: None };
+    const RULE: Rule =
+        Rule { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0, table_lr: None };
 
     #[test]
     fn a_state_put_back_goes_on_to_the_bit() {

@@ -24,8 +24,8 @@ mod write;
 mod tests;
 
 pub use edit::{all, diff, get, set, unset, with};
-pub use modules::TargetModules;
 pub use load::{Loaded, examine, load, parse};
+pub use modules::TargetModules;
 pub use problem::{Place, Problem};
 pub use rewards::RewardFunc;
 pub use table::{FUSED, LINEAR};

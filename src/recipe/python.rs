@@ -204,7 +204,8 @@ fn load_unsloth(out: &mut String, recipe: &Recipe, model: &str) -> Result<()> {
     template(out, recipe);
     if let Some(l) = recipe.lora.as_ref().filter(|l| l.adapter_name_or_path.is_none()) {
         if l.exclude_modules.is_some() {
-            return Err(Error::usage("Unsloth has no exclude_modules").next("say lora.target_modules as a list of what is wanted"));
+            return Err(Error::usage("Unsloth has no exclude_modules")
+                .next("say lora.target_modules as a list of what is wanted"));
         }
         let mut names = listed(l);
         if names == TargetModules::all() {

@@ -1,7 +1,7 @@
 //! The resolved recipe as TOML: every key, its sentence beside it, nothing left to a default.
 
-use super::schema::{self, Entry, SECTIONS};
 use super::Recipe;
+use super::schema::{self, Entry, SECTIONS};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
