@@ -44,8 +44,8 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         out.push_str("from transformers import AutoModelForCausalLM, AutoTokenizer");
         out.push_str(if recipe.model.load_in_4bit { ", BitsAndBytesConfig\n" } else { "\n" });
     }
-    let kind = if recipe.method == Method::Dpo { "DPO" } else { "SFT" };
-    let _ = writeln!(out, "from trl import {kind}Config, {kind}Trainer\n");
+    let names = Names::of(recipe, library);
+    let _ = writeln!(out, "from {} import {}, {}\n", names.package, names.config, names.trainer);
     match library {
         Library::Trl => load_trl(&mut out, recipe, &model),
         Library::Unsloth => load_unsloth(&mut out, recipe, &model)?,
@@ -60,12 +60,48 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         if recipe.data.eval.is_some() || recipe.data.eval_fraction > 0.0 { ", eval_dataset=evaluation" } else { "" };
     let _ = writeln!(
         out,
-        "trainer = {kind}Trainer(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})"
+        "trainer = {}(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})",
+        names.trainer
     );
+    if let Some(rate) = recipe.train.embedding_learning_rate.filter(|_| library == Library::Trl) {
+        let _ = write!(out, "{}", TABLES.replace("RATE", &format!("{rate:e}")));
+    }
     out.push_str("trainer.train()\n");
     let _ = writeln!(out, "trainer.save_model({})", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
     Ok(out)
 }
+
+/// What the trainer and its arguments are called, and where they come from.
+struct Names {
+    package: &'static str,
+    config: &'static str,
+    trainer: &'static str,
+}
+
+impl Names {
+    fn of(recipe: &Recipe, library: Library) -> Self {
+        let (package, config, trainer) = match (recipe.method, library) {
+            (Method::Dpo, _) => ("trl", "DPOConfig", "DPOTrainer"),
+            // A rate of its own for embeddings is known there by name.
+            (_, Library::Unsloth) if recipe.train.embedding_learning_rate.is_some() => {
+                ("unsloth", "UnslothTrainingArguments", "UnslothTrainer")
+            }
+            _ => ("trl", "SFTConfig", "SFTTrainer"),
+        };
+        Self { package, config, trainer }
+    }
+}
+
+/// Embeddings and lm_head at a rate of their own, for which TRL has no argument.
+const TABLES: &str = r#"optimizer = trainer.create_optimizer()
+for group in list(optimizer.param_groups):
+    # Embeddings and lm_head at a rate of their own.
+    tables = {id(p) for p in group["params"] if p.ndim == 2 and p.shape[0] == trainer.model.config.vocab_size}
+    if tables:
+        apart = [p for p in group["params"] if id(p) in tables]
+        group["params"] = [p for p in group["params"] if id(p) not in tables]
+        optimizer.add_param_group({**group, "params": apart, "lr": RATE})
+"#;
 
 /// A Python string. JSON's are Python's too.
 fn text(s: &str) -> String {
@@ -380,7 +416,7 @@ fn load(out: &mut String, name: &str, sources: &[super::DataSource], recipe: &Re
 
 fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
     let (t, cpt, dpo) = (&recipe.train, recipe.method == Method::Cpt, recipe.method == Method::Dpo);
-    let _ = writeln!(out, "args = {}Config(", if dpo { "DPO" } else { "SFT" });
+    let _ = writeln!(out, "args = {}(", Names::of(recipe, library).config);
     let mut put = |key: &str, value: String| {
         let _ = writeln!(out, "    {key}={value},");
     };
@@ -405,6 +441,9 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
     put("per_device_eval_batch_size", t.per_device_eval_batch_size.to_string());
     put("gradient_accumulation_steps", t.gradient_accumulation_steps.to_string());
     put("learning_rate", format!("{:e}", t.learning_rate));
+    if let Some(rate) = t.embedding_learning_rate.filter(|_| library == Library::Unsloth && !dpo) {
+        put("embedding_learning_rate", format!("{rate:e}"));
+    }
     if let Some(alpha) = t.neftune_noise_alpha {
         put("neftune_noise_alpha", alpha.to_string());
     }
@@ -485,6 +524,43 @@ mod tests {
             unsloth.contains("load_in_4bit=True") && unsloth.contains("get_peft_model(\n    model, r=8"),
             "{unsloth}"
         );
+    }
+
+    #[test]
+    fn what_an_adapter_has_besides_is_written_as_each_library_takes_it() {
+        let r = recipe(
+            "method = \"cpt\"\n[model]\nname_or_path = \"o/n\"\n[lora]\nuse_rslora = true\nuse_dora = true\nlayers_to_transform = [0, 2]\n\
+             exclude_modules = [\"o_proj\"]\nmodules_to_save = [\"embed_tokens\", \"lm_head\"]\n[data]\ntrain = \"/x/c.jsonl\"\n\
+             text_column = \"body\"\n[train]\nembedding_learning_rate = 1e-5\nneftune_noise_alpha = 5\n\
+             lr_scheduler_type = \"cosine_with_restarts\"\nlr_scheduler_kwargs = { num_cycles = 3 }\n",
+        );
+        let trl = script(&r, Library::Trl, "text", "r").unwrap();
+        for words in [
+            "target_modules=[\"q_proj\"",
+            "use_rslora=True",
+            "use_dora=True",
+            "layers_to_transform=[0, 2]",
+            "exclude_modules=[\"o_proj\"]",
+            "modules_to_save=[\"embed_tokens\", \"lm_head\"]",
+            "ensure_weight_tying=model.config.tie_word_embeddings",
+            "row[\"body\"]",
+            "neftune_noise_alpha=5",
+            "lr_scheduler_kwargs={\"num_cycles\":3}",
+            "\"lr\": 1e-5",
+        ] {
+            assert!(trl.contains(words), "{words}\n{trl}");
+        }
+        assert!(script(&r, Library::Unsloth, "text", "r").unwrap_err().to_string().contains("exclude_modules"));
+        let mut r = r;
+        r.lora.iter_mut().for_each(|l| l.exclude_modules = None);
+        let unsloth = script(&r, Library::Unsloth, "text", "r").unwrap();
+        for words in [
+            "UnslothTrainingArguments(",
+            "embedding_learning_rate=1e-5",
+            "\"down_proj\", \"embed_tokens\", \"lm_head\"]",
+        ] {
+            assert!(unsloth.contains(words), "{words}\n{unsloth}");
+        }
     }
 
     #[test]
