@@ -2,6 +2,8 @@
 //!
 //! Pure text from values; must not know the rows, but for the format that the caller found in them.
 
+mod grpo;
+
 use super::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::fmt::Write as _;
@@ -51,6 +53,11 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         Library::Unsloth => load_unsloth(&mut out, recipe, &model)?,
     }
     rows(&mut out, recipe, format)?;
+    let mut rewards = "";
+    if let Some(section) = &recipe.grpo {
+        grpo::rewards(&mut out, section);
+        rewards = ", reward_funcs=rewards";
+    }
     arguments(&mut out, recipe, library);
     let peft = match (library, &recipe.lora) {
         (Library::Trl, Some(l)) if l.adapter_name_or_path.is_none() => ", peft_config=lora",
@@ -60,7 +67,7 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         if recipe.data.eval.is_some() || recipe.data.eval_fraction > 0.0 { ", eval_dataset=evaluation" } else { "" };
     let _ = writeln!(
         out,
-        "trainer = {}(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})",
+        "trainer = {}(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{rewards}{peft})",
         names.trainer
     );
     if let Some(rate) = recipe.train.embedding_learning_rate.filter(|_| library == Library::Trl) {
@@ -82,6 +89,7 @@ impl Names {
     fn of(recipe: &Recipe, library: Library) -> Self {
         let (package, config, trainer) = match (recipe.method, library) {
             (Method::Dpo, _) => ("trl", "DPOConfig", "DPOTrainer"),
+            (Method::Grpo, _) => ("trl", "GRPOConfig", "GRPOTrainer"),
             // A rate of its own for embeddings is known there by name.
             (_, Library::Unsloth) if recipe.train.embedding_learning_rate.is_some() => {
                 ("unsloth", "UnslothTrainingArguments", "UnslothTrainer")
@@ -295,7 +303,10 @@ const PREFERENCE: &str = r#"    roles = {"human": "user", "gpt": "assistant"}
 fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
     let d = &recipe.data;
     out.push_str("\ndef example(row):\n");
-    let answer = "    return {\"prompt\": messages[:-1], \"completion\": messages[-1:]}\n";
+    let answer = match recipe.method {
+        Method::Grpo => grpo::ANSWER,
+        _ => "    return {\"prompt\": messages[:-1], \"completion\": messages[-1:]}\n",
+    };
     match (&d.messages, format) {
         (Some(messages), _) => {
             out.push_str("    from jinja2 import Environment\n\n    render = lambda t: Environment().from_string(t).render(**row)\n    messages = [\n");
@@ -333,6 +344,7 @@ fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
             out.push_str("    return {\"prompt\": row[\"prompt\"], \"completion\": row[\"completion\"]}\n")
         }
         (None, "preference") => out.push_str(PREFERENCE),
+        (None, "prompt") => out.push_str(grpo::ROWS),
         (None, "text") => {
             let _ = writeln!(out, "    return {{\"text\": row[{}]}}", text(&d.text_column));
         }
@@ -421,7 +433,11 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
         let _ = writeln!(out, "    {key}={value},");
     };
     put("output_dir", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
-    put("max_length", recipe.model.max_seq_length.to_string());
+    if let Some(section) = &recipe.grpo {
+        grpo::arguments(&mut put, section);
+    } else {
+        put("max_length", recipe.model.max_seq_length.to_string());
+    }
     if let Some(d) = &recipe.dpo {
         put("loss_type", serde_json::to_string(&d.loss_type).unwrap_or_default());
         put("beta", d.beta.to_string());
@@ -431,7 +447,7 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
         // Of a chat TRL trains the completion, its last assistant turn; the rows are given that way.
         put("completion_only_loss", truth(t.completion_only_loss || t.assistant_only_loss).into());
     }
-    if !dpo {
+    if matches!(recipe.method, Method::Sft | Method::Cpt) {
         put("packing", truth(t.packing).into());
     }
     if cpt && t.packing {
