@@ -238,3 +238,33 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         assert!(output.stderr.is_empty(), "{line}: {}", words(&output));
     }
 }
+
+#[test]
+fn eval_measures_a_dpo_run_and_a_grpo_run_as_they_measure_themselves() {
+    let home = Home::new();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
+    let model = model.display();
+    let of = |method: &str, rows: &str, table: &str| {
+        format!(
+            "method = \"{method}\"\nrun_name = \"{method}-run\"\n[model]\nname_or_path = \"{model}\"\nmax_seq_length = 128\n\
+             device = \"cpu\"\n[lora]\nr = 4\n[data]\ntrain = \"{model}/{rows}\"\neval_fraction = 0.2\n[train]\nmax_steps = 2\n\
+             learning_rate = 1e-2\nwarmup_ratio = 0.0\n[{method}]\n{table}\n[sample]\nprompts = []\n"
+        )
+    };
+    let rewards = "reward_funcs = [{ name = \"regex\", pattern = \"[aeiou]\" }]\nmax_completion_length = 16";
+    for (method, rows, table, key) in
+        [("dpo", "pairs.jsonl", "beta = 0.1", "rewards/margins"), ("grpo", "rows.jsonl", rewards, "reward")]
+    {
+        std::fs::write(home.path("m.toml"), of(method, rows, table)).unwrap();
+        home.stdout("train m.toml");
+        let events = std::fs::read_to_string(home.path(&format!("runs/{method}-run/events.jsonl"))).unwrap();
+        let evals = events.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|e| e["type"] == "eval");
+        let last = evals.last().unwrap();
+        assert_eq!(last["step"], 2);
+        let found: Value = serde_json::from_str(&home.stdout(&format!("eval {method}-run@2 --json"))).unwrap();
+        let (ours, theirs) = (found["metrics"][key].as_f64().unwrap(), last["metrics"][key].as_f64().unwrap());
+        assert!((ours - theirs).abs() < 1e-9 && (method == "grpo" || ours != 0.0), "{method}: {ours} for {theirs}");
+        assert_eq!(found["loss"].is_null(), method == "grpo");
+        assert!(home.stdout(&format!("eval {method}-run@2")).contains(key));
+    }
+}

@@ -130,12 +130,12 @@ fn families() -> Vec<(&'static str, Config)> {
 
 fn lora_of(c: &Config, r: usize) -> Tuning {
     let target_modules = c.modules().iter().map(|m| m.to_string()).collect();
-    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules })
+    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules, ..LoraConfig::default() })
 }
 
 fn lora(r: usize) -> Tuning {
     let target_modules = MODULES.iter().map(|m| m.to_string()).collect();
-    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules })
+    Tuning::Lora(LoraConfig { r, alpha: 2.0 * r as f64, dropout: 0.0, target_modules, ..LoraConfig::default() })
 }
 
 /// Sequences of these lengths; a third of the tokens have no label.
@@ -223,7 +223,8 @@ fn agree(gpu: &Gpu, c: &Config, r: usize, lengths: &[usize], how: Options) -> Op
     assert!(n == labels && (l - nll / 2.0).abs() < 2e-3 * loose * nll, "eval {l}, {nll}");
     // One optimizer step: the gradients' norm, and where the values go.
     let mut adam = AdamW::new(cpu.params(), (0.9, 0.999), 1e-8, 0.01).unwrap();
-    let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.5 };
+    let rule =
+        Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.5, table_lr: None };
     let norm = cpu.params().grad_norm().unwrap();
     adam.step(cpu.params(), 1e-3, (0.5 / (norm + 1e-6)).min(1.0)).unwrap();
     let stepped = card.step(&rule).unwrap();
@@ -341,7 +342,15 @@ fn passes_weighted_by_log_probabilities_are_the_cpu_engines() {
         let Engine::Cuda(inner) = &card else { unreachable!() };
         let all = error(&inner.grads().unwrap(), &cpu.params().grads().unwrap());
         assert!(all < 0.03, "{name}: gradients {all}");
-        let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+        let rule = Rule {
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+            table_lr: None,
+        };
         assert_eq!(card.step(&rule).unwrap().nll, 2.5);
     }
 }
@@ -449,7 +458,8 @@ fn eight_bit_moments_step_to_the_bits_of_the_cpus() {
     let cpu = Llama::new(weights(&c), &lora(8), 3).unwrap();
     let params = cpu.params();
     let mut optimizer = Optimizer::new(Optim::EightBit, params.len(), &Device::Cpu).unwrap();
-    let rule = Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0 };
+    let rule =
+        Rule { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0, table_lr: None };
     card.zero_grad().unwrap();
     for step in 1..4 {
         card.forward_backward(&batch(c.vocab_size, &[200, 50 + step]), 1e-3).unwrap();

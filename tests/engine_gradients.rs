@@ -95,7 +95,10 @@ fn full_tuning_agrees_with_transformers() {
 fn lora_agrees_with_peft() {
     let f = fixture();
     let target_modules = MODULES.iter().map(|m| m.to_string()).collect();
-    let m = model(&f, &Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules }));
+    let m = model(
+        &f,
+        &Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules, ..LoraConfig::default() }),
+    );
     assert_eq!(m.params().entries().len(), f.keys().filter(|k| k.starts_with("lora.grad.")).count());
     let mut values = vec![0f32; m.params().len()];
     for e in m.params().entries() {

@@ -12,6 +12,9 @@ use finetop::model::llama::{Checkpointing, Llama, Pass};
 use finetop::model::lora::{LoraConfig, Tuning};
 use std::collections::HashMap;
 
+#[path = "families/adapters.rs"]
+mod adapters;
+
 /// A fixture's model and what PyTorch makes of it.
 struct Model {
     name: &'static str,
@@ -202,7 +205,7 @@ fn batch() -> Batch {
 
 fn all_linear() -> Tuning {
     let target_modules = vec!["all-linear".to_string()];
-    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules })
+    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout: 0.0, target_modules, ..LoraConfig::default() })
 }
 
 macro_rules! families {

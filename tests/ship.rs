@@ -66,7 +66,7 @@ impl Side {
     }
 }
 
-fn failed(stage: &Stage) -> Vec<&'static str> {
+fn failed(stage: &Stage) -> Vec<&str> {
     stage.checks.iter().filter(|c| !c.passed).map(|c| c.name.as_str()).collect()
 }
 

@@ -1,5 +1,5 @@
 //! The first eight optimizer steps equal TRL + PEFT's: same base, same starting adapter (B not zero), same rows in
-//! order, batch 2 × accumulation 2, linear schedule with warm-up, loss on the completion only.
+//! order, batch 2 × accumulation 2, linear schedule with warm-up, loss on the completion only, or on all of a document.
 //!
 //! The reference numbers come from `tests/reference/trl_sft.py`.
 
@@ -34,29 +34,36 @@ struct Step {
     label_tokens: u64,
 }
 
-fn compare(model: &str, adapter: &str, rows: &str, reference: &str) {
-    compare_in(model, "", adapter, rows, reference);
+/// Completions of chats.
+const SFT: [&str; 3] = ["sft", "", "completion_only_loss = true"];
+/// Documents, one a sequence.
+const CPT: [&str; 3] = ["cpt", "text_column = \"body\"", "packing = false"];
+
+fn compare(model: &str, lora: &str, rows: &str, reference: &str, kind: [&str; 3]) {
+    compare_in(model, "", lora, rows, reference, kind);
 }
 
-/// `held` is said of the model besides its name.
-fn compare_in(model: &str, held: &str, adapter: &str, rows: &str, reference: &str) {
+/// `held` is said of the model besides its name, `lora` is the recipe's table, the lines of `kind` its method and what goes under [data] and [train].
+fn compare_in(model: &str, held: &str, lora: &str, rows: &str, reference: &str, kind: [&str; 3]) {
+    let [method, of_data, of_train] = kind;
     let text = std::fs::read_to_string(common::repo(reference)).unwrap();
     let reference: Reference = serde_json::from_str(&text).unwrap();
     let s = &reference.recipe;
     let recipe = format!(
         r#"
-method = "sft"
+method = "{method}"
 [model]
 name_or_path = "{model}"
 max_seq_length = {}
 {held}
 [lora]
-adapter_name_or_path = "{adapter}"
+{lora}
 [data]
 train = "{rows}"
 shuffle = false
+{of_data}
 [train]
-completion_only_loss = true
+{of_train}
 per_device_train_batch_size = {}
 gradient_accumulation_steps = {}
 max_steps = {}
@@ -106,14 +113,24 @@ prompts = []
     assert_eq!(labels, reference.steps.iter().map(|s| s.label_tokens).collect::<Vec<_>>());
 }
 
+fn given(adapter: &str) -> String {
+    format!("adapter_name_or_path = \"{adapter}\"")
+}
+
+const TINY: &str = "tests/fixtures/tiny-llama";
+
 #[test]
 fn a_tiny_llama_follows_trl() {
-    compare(
-        "tests/fixtures/tiny-llama",
-        "tests/fixtures/tiny-llama-adapter",
-        "tests/fixtures/tiny-llama/rows.jsonl",
-        "tests/fixtures/trl_tiny.json",
-    );
+    let (lora, rows) = (given("tests/fixtures/tiny-llama-adapter"), "tests/fixtures/tiny-llama/rows.jsonl");
+    compare(TINY, &lora, rows, "tests/fixtures/trl_tiny.json", SFT);
+}
+
+#[test]
+fn continued_pre_training_follows_trl_from_a_given_adapter_and_a_fresh_one() {
+    let rows = "tests/fixtures/tiny-llama/documents.jsonl";
+    compare(TINY, &given("tests/fixtures/tiny-llama-adapter"), rows, "tests/fixtures/trl_cpt_tiny.json", CPT);
+    // What this draws is tests/fixtures/tiny-llama-fresh, from which TRL started.
+    compare(TINY, "r = 4\nlora_alpha = 8", rows, "tests/fixtures/trl_cpt_tiny_fresh.json", CPT);
 }
 
 /// A checkpoint that transformers wrote, with the tokenizer of the model it was made from.
@@ -134,18 +151,13 @@ fn quantized(folder: &str) -> tempfile::TempDir {
 fn a_tiny_llama_in_nf4_follows_trl_over_bitsandbytes() {
     let saved = quantized("tests/fixtures/tiny-llama-bnb-4bit");
     for (model, held) in [
-        ("tests/fixtures/tiny-llama", "load_in_4bit = true"),
+        (TINY, "load_in_4bit = true"),
         // As bitsandbytes has stored it, whatever is said.
         (saved.path().to_str().unwrap(), ""),
         (saved.path().to_str().unwrap(), "load_in_4bit = true"),
     ] {
-        compare_in(
-            model,
-            held,
-            "tests/fixtures/tiny-llama-adapter",
-            "tests/fixtures/tiny-llama/rows.jsonl",
-            "tests/fixtures/trl_tiny_nf4.json",
-        );
+        let (lora, rows) = (given("tests/fixtures/tiny-llama-adapter"), "tests/fixtures/tiny-llama/rows.jsonl");
+        compare_in(model, held, &lora, rows, "tests/fixtures/trl_tiny_nf4.json", SFT);
     }
 }
 
@@ -154,11 +166,7 @@ fn smollm2_follows_trl_from_safetensors_and_from_its_gguf() {
     let Some(assets) = common::assets() else { return };
     let place = |p: &str| assets.join(p).to_string_lossy().into_owned();
     for model in ["smollm2-hf", "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"] {
-        compare(
-            &place(model),
-            &place("start-adapter"),
-            &place("llamafactory/alpaca_en_demo.json"),
-            "tests/fixtures/trl_smollm2.json",
-        );
+        let (lora, rows) = (given(&place("start-adapter")), place("llamafactory/alpaca_en_demo.json"));
+        compare(&place(model), &lora, &rows, "tests/fixtures/trl_smollm2.json", SFT);
     }
 }

@@ -14,7 +14,12 @@ pub fn run(args: &ShowArgs) -> Result<()> {
     let format = match (recipe.data.format.as_str(), recipe.data.train.first()) {
         // The rows say; where they are not here the method does.
         ("auto", Some(source)) if recipe.data.messages.is_none() => found(recipe, source).unwrap_or_else(|e| {
-            let usual = if recipe.method == recipe::Method::Cpt { "text" } else { "messages" };
+            let usual = match recipe.method {
+                recipe::Method::Sft => "messages",
+                recipe::Method::Cpt => "text",
+                recipe::Method::Dpo => "preference",
+                recipe::Method::Grpo => "prompt",
+            };
             output::progress(&format!("note: the rows cannot be read, so the script takes them for {usual}: {e}"));
             usual.to_string()
         }),

@@ -3,7 +3,7 @@
 use super::run_page::RunPage;
 use crate::recipe::Recipe;
 use crate::recipe::guidance::{Facts, guidance};
-use crate::recipe::schema::{Entry, entries, entry};
+use crate::recipe::schema::{Default, Entry, entries, entry};
 use std::sync::LazyLock;
 
 /// One row of the recipe pane.
@@ -69,10 +69,15 @@ fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
     for live in [true, false] {
         let rest = entries().filter(|e| e.live == live && !first.contains(&e.key) && !SHOWN_WITH.contains(&e.key));
         let rest = rest.filter(|e| !by_steps || e.key != "train.num_train_epochs");
-        let rest = rest.filter(|e| page.recipe.texts.contains_key(e.key));
+        let rest = rest.filter(|e| page.recipe.texts.get(e.key).is_some_and(|v| !e.aside || !is_default(e, v)));
         out.extend(rest.map(|e| single(page, values, e, short_label(e))));
     }
     out
+}
+
+/// Whether a value is what the key is worth where nothing is said.
+fn is_default(e: &Entry, value: &str) -> bool {
+    matches!(e.default, Default::Is(text) if text == value)
 }
 
 /// Whether a key is in a table that only one method has.

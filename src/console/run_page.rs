@@ -327,7 +327,8 @@ impl RunPage {
     pub fn schedule_words(&self) -> String {
         let Some(r) = &self.recipe.values else { return String::new() };
         let t = &r.train;
-        let name = t.lr_scheduler_type.replace("_with_warmup", "");
+        let name =
+            t.lr_scheduler_type.replace("_with_warmup", "").replace("warmup_stable_decay", "wsd").replace('_', " ");
         match (t.warmup_steps, t.warmup_ratio) {
             (0, share) if share > 0.0 => format!("{name}, warm-up {:.0} %", share * 100.0),
             (0, _) => name,

@@ -83,6 +83,7 @@ struct Key<'a> {
     eos_token: Option<&'a str>,
     format: &'a str,
     messages: &'a Option<Vec<crate::recipe::MessageTemplate>>,
+    text_column: &'a str,
     options: Options,
 }
 
@@ -115,6 +116,7 @@ pub fn tokenize(
         eos_token: model.eos_token,
         format: wanted.format,
         messages: &wanted.messages,
+        text_column: wanted.text_column,
         options,
     })?);
     let stored = cache.and_then(|c| c.load(&cache_key));
@@ -142,13 +144,35 @@ pub fn tokenize(
 struct Asked<'a> {
     format: &'a str,
     messages: Option<Vec<crate::recipe::MessageTemplate>>,
+    /// The column of a document.
+    text_column: &'a str,
 }
 
 impl<'a> Asked<'a> {
     fn of(recipe: &'a Recipe, source: &'a DataSource) -> Self {
+        let text_column = recipe.data.text_column.as_str();
         match &source.format {
-            Some(format) => Self { format, messages: None },
-            None => Self { format: &recipe.data.format, messages: recipe.data.messages.clone() },
+            Some(format) => Self { format, messages: None, text_column },
+            None => Self { format: &recipe.data.format, messages: recipe.data.messages.clone(), text_column },
+        }
+    }
+
+    /// Puts the column that holds a row's document where documents are looked for. A row without it is a bad one, where
+    /// all rows are to be documents.
+    fn place_text(&self, raw: &mut Raw, method: Method) {
+        let other = self.text_column != "text" && !raw.document && self.messages.is_none();
+        let Some(columns) = raw.columns.as_mut().ok().filter(|_| other) else { return };
+        match columns.remove(self.text_column) {
+            Some(text) => {
+                columns.insert("text".to_string(), text);
+            }
+            None if method == Method::Cpt || self.format == "text" => {
+                let names: Vec<&str> = columns.keys().map(String::as_str).collect();
+                let named = if names.is_empty() { "no columns".to_string() } else { names.join(", ") };
+                let column = self.text_column;
+                raw.columns = Err(format!("the column {column} (data.text_column) is missing; this row has {named}"));
+            }
+            None => {}
         }
     }
 }
@@ -247,7 +271,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn take(&mut self, rows: Vec<Raw>, file: usize) -> Result<()> {
+    fn take(&mut self, mut rows: Vec<Raw>, file: usize) -> Result<()> {
+        rows.iter_mut().for_each(|raw| self.wanted.place_text(raw, self.options.method));
         self.sources[file].rows += rows.len() as u64;
         if self.known.is_some() {
             return self.tokenize(rows);
@@ -329,7 +354,11 @@ impl Work<'_> {
 
 fn detect(wanted: &Asked, raws: &[Raw], method: Method) -> Result<(Detected, Option<Formatting>)> {
     let Some(templates) = &wanted.messages else {
-        return Ok((format::detect(raws, wanted.format, method)?, None));
+        let mut found = format::detect(raws, wanted.format, method)?;
+        if found.format == Format::Text && raws.iter().any(|r| !r.document) {
+            found.why = found.why.replace("column text", &format!("column {}", wanted.text_column));
+        }
+        return Ok((found, None));
     };
     let grpo = method == Method::Grpo;
     let formatting = if grpo { Formatting::of_prompts(templates)? } else { Formatting::new(templates)? };

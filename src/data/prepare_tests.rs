@@ -50,6 +50,18 @@ fn alpaca_rows_become_examples_whose_labels_are_the_answers() {
 }
 
 #[test]
+fn a_document_is_taken_from_the_column_that_the_recipe_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir, "a.jsonl", "{\"text\":\"no\",\"body\":\"yes\"}\n{\"body\":\"and this\"}\n");
+    let p = run(&recipe(&path, "method = \"cpt\"", "text_column = \"body\"", "packing = false")).unwrap();
+    // The first token of a document is predicted from nothing.
+    assert!(seen(&p.train[0]).contains("es") && seen(&p.train[1]).contains("nd this"));
+    assert_eq!((p.summary.why.as_str(), p.summary.bad), ("column body in 2 of 2 rows", 0));
+    let e = run(&recipe(&path, "method = \"cpt\"", "text_column = \"content\"", "")).unwrap_err().to_string();
+    assert!(e.contains("the column content (data.text_column) is missing"), "{e}");
+}
+
+#[test]
 fn one_bad_row_in_a_hundred_is_left_out_and_listed_and_two_stop_the_read() {
     let dir = tempfile::tempdir().unwrap();
     let one = format!("{}{{\"instruction\":\"q\",\"output\":\"\"}}\n", alpaca(99));

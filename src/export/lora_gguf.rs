@@ -23,6 +23,12 @@ fn place(c: &Config, entry: &Entry) -> (String, bool) {
     (format!("{}.{side}", gguf_name(c, &weight)), side == "lora_b" && is_interleaved(c, &weight))
 }
 
+/// What llama.cpp divides by the rank: of rsLoRA, `lora_alpha · √r`.
+fn alpha(adapter: &Adapter) -> f64 {
+    let c = &adapter.config;
+    if c.use_rslora { c.lora_alpha * (c.r as f64).sqrt() } else { c.lora_alpha }
+}
+
 /// Write `adapter` of a model shaped as `config`. Returns the bytes.
 ///
 /// # Errors
@@ -30,12 +36,20 @@ fn place(c: &Config, entry: &Entry) -> (String, bool) {
 pub fn write(adapter: &Adapter, config: &Config, name: &str, path: &Path) -> Result<u64> {
     super::refuse_stacked(config)?;
     adapter.fits(config)?;
+    let next = "merge it: finetop merge, or export the whole model";
+    if adapter.config.use_dora {
+        return Err(Error::new("llama.cpp has no DoRA: its magnitudes have no place in an adapter's GGUF").next(next));
+    }
+    if !adapter.tables().is_empty() {
+        let what = "llama.cpp's adapters hold no whole embed_tokens or lm_head";
+        return Err(Error::new(what).next(next));
+    }
     let mut keys = Keys::default();
     keys.text("general.architecture", architecture(config));
     keys.text("general.type", "adapter");
     keys.text("adapter.type", "lora");
     keys.text("general.name", name);
-    keys.float("adapter.lora.alpha", adapter.config.lora_alpha);
+    keys.float("adapter.lora.alpha", alpha(adapter));
     keys.set("general.quantization_version", Value::U32(2));
     let tensors: Vec<Tensor> = adapter
         .entries
@@ -73,8 +87,8 @@ pub fn is_adapter(file: &GgufFile) -> bool {
 /// At the first difference.
 pub fn compare(file: &GgufFile, adapter: &Adapter, config: &Config) -> Result<usize> {
     let alpha = file.metadata().float("adapter.lora.alpha")?;
-    if alpha.map(|a| a as f32) != Some(adapter.config.lora_alpha as f32) {
-        return Err(Error::new(format!("alpha is {alpha:?} and was {} in training", adapter.config.lora_alpha)));
+    if alpha.map(|a| a as f32) != Some(self::alpha(adapter) as f32) {
+        return Err(Error::new(format!("alpha is {alpha:?} and was {} in training", self::alpha(adapter))));
     }
     for entry in &adapter.entries {
         let (name, rotary) = place(config, entry);

@@ -35,6 +35,8 @@ pub struct Weights<'a> {
     adapter: Option<&'a Adapter>,
     /// Factor of B · A.
     scale: f32,
+    /// Of the adapter as a whole.
+    factor: f32,
 }
 
 /// One weight: `shape` is `[rows, columns]`, or `[values]`, which is one row.
@@ -63,13 +65,20 @@ struct Layout {
     offset: f32,
 }
 
-struct Delta<'a> {
-    /// `[r, columns]`
-    a: &'a [f32],
-    /// `[rows, r]`
-    b: &'a [f32],
-    r: usize,
-    scale: f32,
+/// What an adapter makes of a weight.
+enum Delta<'a> {
+    Lora {
+        /// `[r, columns]`
+        a: &'a [f32],
+        /// `[rows, r]`
+        b: &'a [f32],
+        r: usize,
+        scale: f32,
+        /// DoRA's: the length that each row gets.
+        magnitude: Option<&'a [f32]>,
+    },
+    /// Trained whole: `[rows, columns]`, taken at this share.
+    Whole(&'a [f32], f32),
 }
 
 impl<'a> Weights<'a> {
@@ -81,7 +90,7 @@ impl<'a> Weights<'a> {
         if let Some(adapter) = adapter {
             adapter.fits(config)?;
         }
-        let scale = adapter.map_or(0.0, |a| (a.config.lora_alpha / a.config.r as f64) as f32);
+        let scale = adapter.map_or(0.0, |a| a.config.scale() as f32);
         let (mut shards, mut places) = (Vec::new(), HashMap::new());
         match model {
             Opened::Gguf(m) => {
@@ -97,11 +106,22 @@ impl<'a> Weights<'a> {
         }
         let all = config.tensor_shapes();
         let names = all.iter().map(|(name, _)| name.clone()).collect();
-        Ok(Self { config, model, shards, places, names, shapes: all.into_iter().collect(), adapter, scale })
+        Ok(Self {
+            config,
+            model,
+            shards,
+            places,
+            names,
+            shapes: all.into_iter().collect(),
+            adapter,
+            scale,
+            factor: 1.0,
+        })
     }
 
-    /// The adapter's product times `factor` rather than once.
+    /// The adapter times `factor` rather than once: B · A; of what was trained whole, its difference.
     pub fn scaled(mut self, factor: f64) -> Self {
+        self.factor = factor as f32;
         self.scale = (f64::from(self.scale) * factor) as f32;
         self
     }
@@ -156,7 +176,7 @@ impl<'a> Weights<'a> {
             [rows, columns] => (*rows, *columns),
             other => (1, other.iter().product()),
         };
-        let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale));
+        let delta = self.adapter.and_then(|a| Delta::of(a, name, self.scale, self.factor));
         let layout = Layout {
             interleaved: is_interleaved(self.config, name).then_some(self.config.head_dim),
             offset: offset(self.config, name),
@@ -199,13 +219,16 @@ fn index(bytes: &Bytes, shard: usize, config: &Config) -> Result<Vec<(String, Pl
 }
 
 impl<'a> Delta<'a> {
-    fn of(adapter: &'a Adapter, name: &str, scale: f32) -> Option<Self> {
+    fn of(adapter: &'a Adapter, name: &str, scale: f32, factor: f32) -> Option<Self> {
+        let find = |wanted: &str| adapter.entries.iter().find(|(n, ..)| n == wanted).map(|e| e.2.as_slice());
+        // A tied head is saved under its own name too; it is no weight of the model then, and is not asked for.
+        if let Some(whole) = find(name) {
+            return Some(Self::Whole(whole, factor));
+        }
         let module = name.strip_suffix(".weight")?;
-        let half = |side: &str| {
-            let wanted = format!("{module}.{side}.weight");
-            adapter.entries.iter().find(|(n, ..)| *n == wanted).map(|(_, _, values)| values.as_slice())
-        };
-        Some(Self { a: half("lora_A")?, b: half("lora_B")?, r: adapter.config.r, scale })
+        let magnitude = find(&format!("{module}.lora_magnitude_vector"));
+        let half = |side: &str| find(&format!("{module}.{side}.weight"));
+        Some(Self::Lora { a: half("lora_A")?, b: half("lora_B")?, r: adapter.config.r, scale, magnitude })
     }
 }
 
@@ -285,9 +308,24 @@ impl Matrix<'_> {
     /// Row `row` of Hugging Face's order, into `out` (`columns` values).
     pub fn row(&self, row: usize, out: &mut [f32]) -> Result<()> {
         self.base_row(row, out)?;
-        if let Some(d) = &self.delta {
-            let mut sum = vec![0f32; self.columns];
-            add_product(out, &d.b[row * d.r..(row + 1) * d.r], d.a, d.scale, &mut sum);
+        match &self.delta {
+            None => {}
+            Some(Delta::Whole(values, share)) => {
+                let new = &values[row * self.columns..(row + 1) * self.columns];
+                match *share == 1.0 {
+                    true => out.copy_from_slice(new),
+                    false => out.iter_mut().zip(new).for_each(|(w, new)| *w += share * (new - *w)),
+                }
+            }
+            Some(Delta::Lora { a, b, r, scale, magnitude }) => {
+                let mut sum = vec![0f32; self.columns];
+                add_product(out, &b[row * r..(row + 1) * r], a, *scale, &mut sum);
+                if let Some(m) = magnitude {
+                    let square: f64 = out.iter().map(|w| f64::from(*w).powi(2)).sum();
+                    let g = (f64::from(m[row]) / square.max(f64::MIN_POSITIVE).sqrt()) as f32;
+                    out.iter_mut().for_each(|w| *w *= g);
+                }
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 
 use crate::ops::optimizer::Optim;
 use crate::ops::packed::TILE;
-use crate::recipe::{FUSED, LINEAR, Method, Recipe, TargetModules};
+use crate::recipe::{FUSED, LINEAR, Method, Recipe, modules};
 
 /// A decoder's sizes, as memory sees them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,28 +98,40 @@ impl Shape {
         (self.num_hidden_layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
     }
 
-    /// The linear layers that carry adapters.
-    pub(super) fn adapted_names(&self, recipe: &Recipe) -> Vec<&'static str> {
+    /// The linear layers that carry adapters in layer `layer`.
+    fn adapted(&self, recipe: &Recipe, layer: usize) -> Vec<(&'static str, usize, usize)> {
         let Some(lora) = &recipe.lora else { return Vec::new() };
-        let here = |name: &&str| match &lora.target_modules {
-            TargetModules::AllLinear(_) => true,
-            TargetModules::Names(names) => names.iter().any(|n| n == name),
-        };
-        self.linears().into_iter().map(|(name, ..)| name).filter(here).collect()
+        let here = |name: &str| lora.adapts(layer, &modules::path(layer, name));
+        self.linears().into_iter().filter(|(name, ..)| here(name)).collect()
     }
 
-    fn adapted(&self, recipe: &Recipe) -> Vec<(usize, usize)> {
-        let names = self.adapted_names(recipe);
-        self.linears().into_iter().filter(|(name, ..)| names.contains(name)).map(|(_, o, i)| (o, i)).collect()
+    /// The linear layers that carry adapters in some layer.
+    pub(super) fn adapted_names(&self, recipe: &Recipe) -> Vec<&'static str> {
+        let all = (0..self.num_hidden_layers).flat_map(|l| self.adapted(recipe, l)).map(|(name, ..)| name);
+        let mut names = Vec::new();
+        all.for_each(|name| {
+            if !names.contains(&name) {
+                names.push(name)
+            }
+        });
+        names
     }
 
-    /// Numbers that train: the adapters, or without `[lora]` all.
+    /// Embeddings and heads that train beside adapters: a tied one once.
+    fn tables(&self, recipe: &Recipe) -> u64 {
+        let named = recipe.lora.as_ref().and_then(|l| l.modules_to_save.as_ref()).map_or(0, Vec::len);
+        let most = if self.tie_word_embeddings { 1 } else { 2 };
+        (named.min(most) * self.vocab_size * self.hidden_size) as u64
+    }
+
+    /// Numbers that train: the adapters and what is trained whole beside them, or without `[lora]` all.
     pub fn trainable(&self, recipe: &Recipe) -> u64 {
         match &recipe.lora {
             None => self.parameters(),
             Some(lora) => {
-                let layer: usize = self.adapted(recipe).iter().map(|(o, i)| lora.r * (o + i)).sum();
-                (self.num_hidden_layers * layer) as u64
+                let of = |(_, o, i): &(&str, usize, usize)| lora.r * (o + i) + if lora.use_dora { *o } else { 0 };
+                let layers = (0..self.num_hidden_layers).flat_map(|l| self.adapted(recipe, l));
+                layers.map(|m| of(&m) as u64).sum::<u64>() + self.tables(recipe)
             }
         }
     }
@@ -128,17 +140,19 @@ impl Shape {
     fn kept(&self, recipe: &Recipe) -> u64 {
         let qkv = self.queries + 2 * self.keys;
         let block = 2 * self.hidden_size + qkv + self.queries + self.num_attention_heads + 2 * self.intermediate_size;
-        let inner = recipe.lora.as_ref().map_or(0, |l| l.r * self.adapted(recipe).len());
+        let inner = recipe.lora.as_ref().map_or(0, |l| l.r * self.adapted_names(recipe).len());
         (block + inner + self.kept) as u64
     }
 
     /// f32 numbers per token of the intermediates that live at one time in a block's backward pass, besides what is
     /// kept: the MLP's (d, the gated activation and its gradient) or the attention's, whichever is larger.
-    fn passing(&self) -> u64 {
-        let n = self.hidden_size;
-        let mlp = n + 2 * self.intermediate_size;
-        let attention = n + self.queries + (self.queries + 2 * self.keys) + 2 * n;
-        mlp.max(attention).max(4 * n) as u64
+    fn passing(&self, recipe: &Recipe) -> u64 {
+        let (n, f, qkv) = (self.hidden_size, self.intermediate_size, self.queries + 2 * self.keys);
+        let mlp = n + 2 * f;
+        let attention = n + self.queries + qkv + 2 * n;
+        // DoRA's: the gradient times its factors, and a projection's output made again with its gradient.
+        let dora = if recipe.lora.as_ref().is_some_and(|l| l.use_dora) { (4 * f).max(2 * qkv) } else { 0 };
+        (mlp.max(attention).max(4 * n) + dora) as u64
     }
 }
 
@@ -224,11 +238,12 @@ pub fn estimate(recipe: &Recipe, shape: &Shape, longest: Option<usize>, recomput
     // Frozen matrices in few bits are widened a tile at a time.
     let tile = if held.0 == "weights f32" { 0 } else { TILE as u64 };
     let mut components = vec![
-        held,
+        // With what trains beside adapters as it was: the base speaks too.
+        (held.0, held.1 + F32 * shape.tables(recipe)),
         (states, trained(recipe, trainable) - values),
         ("activations", F32 * activations),
         ("loss chunk", F32 * loss),
-        ("workspace", F32 * (t * shape.passing() + scores + tile)),
+        ("workspace", F32 * (t * shape.passing(recipe) + scores + tile)),
     ];
     let passing: u64 = components[2..5].iter().map(|(_, bytes)| bytes).sum();
     let share = if recipe.train.packing { KEPT_ALIKE } else { KEPT_VARIED };

@@ -6,7 +6,7 @@ use super::cache::KvCache;
 use super::config::Config;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaLlama;
-use super::llama::{Llama, Pass, Weighted};
+use super::llama::{Llama, Pass, TABLES, Weighted};
 use super::params::Params;
 use super::ranks::Ranks;
 use crate::data::batch::Batch;
@@ -120,6 +120,24 @@ impl Engine {
             #[cfg(feature = "cuda")]
             Engine::Cuda(c) => c.set_adapter_enabled(on),
         }
+    }
+
+    /// Noise on the embeddings of training passes from now on: NEFTune's alpha.
+    ///
+    /// # Errors
+    /// On a card, whose engine has none.
+    pub fn set_neftune(&mut self, alpha: Option<f64>) -> Result<()> {
+        match self {
+            Engine::Cpu(c) => c.model.set_neftune(alpha),
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) if alpha.is_some() => {
+                return Err(Error::usage("train.neftune_noise_alpha is not computed on a card")
+                    .next("train on the CPU: model.device = \"cpu\""));
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Cuda(_) => {}
+        }
+        Ok(())
     }
 
     /// The base model's weights in Hugging Face's names, f32.
@@ -251,7 +269,10 @@ impl Engine {
                 let taken = grad_norm.is_finite() && c.nll.is_finite();
                 let optimizer = optimizer(&mut c.optimizer, c.optim, params)?;
                 if taken {
-                    optimizer.step(rule, params.value_tensor(), params.grad_tensor(), params.decayed(), clip)?;
+                    let tables = params.ranges(&TABLES);
+                    let (values, grads) = (params.value_tensor(), params.grad_tensor());
+                    optimizer.step_apart(rule, values, grads, params.decayed(), &tables, clip)?;
+                    params.changed();
                 }
                 Ok(Stepped { nll: std::mem::take(&mut c.nll), grad_norm, taken })
             }

@@ -1,6 +1,7 @@
 //! A linear layer: one or several projections of the same input as one matrix, frozen or trained, with their adapters.
 
 use super::config::Weights;
+use super::dora::Dora;
 use super::lora::{Context, Lora, LoraConfig};
 use super::params::{Param, Params};
 use crate::ops::arena;
@@ -85,6 +86,7 @@ pub(super) struct Linear {
     weight: Weight<Matrix>,
     bias: Option<Weight>,
     lora: Option<Lora>,
+    dora: Option<Dora>,
     /// (prefix, first output column, width) of each projection.
     projections: Vec<(String, usize, usize)>,
 }
@@ -120,23 +122,29 @@ impl Linear {
                 Some(Weight::load(weights, params, &parts)?)
             }
         };
+        let config_dora = lora.is_some_and(|l| l.dora);
         let lora = match lora {
             Some(config) => Lora::new(config, params, &placed)?,
             None => None,
         };
-        Ok(Self { weight, bias, lora, projections: placed })
+        let dora = match (&lora, config_dora) {
+            (Some(l), true) => Some(Dora::new(&weight.value, l, params.version())?),
+            _ => None,
+        };
+        Ok(Self { weight, bias, lora, dora, projections: placed })
     }
 
     /// `x [T, in]` to `y [T, out]`.
     pub fn forward(&self, x: &Tensor, c: &Context) -> Result<(Tensor, Saved)> {
         let y = self.weight.value.times_transposed(x)?;
+        let inner = match (&self.lora, &self.dora) {
+            (Some(lora), Some(dora)) if c.adapter => Some(dora.forward(&self.weight.value, lora, x, &y, c)?),
+            (Some(lora), None) if c.adapter => Some(lora.forward(x, &y, c)?),
+            _ => None,
+        };
         if let Some(bias) = &self.bias {
             add_bias_(&y, &bias.value)?;
         }
-        let inner = match &self.lora {
-            Some(lora) if c.adapter => Some(lora.forward(x, &y, c)?),
-            _ => None,
-        };
         Ok((y, Saved(inner)))
     }
 
@@ -149,6 +157,9 @@ impl Linear {
         wanted: bool,
         c: &Context,
     ) -> Result<Option<Tensor>> {
+        if let (Some(lora), Some(dora), Some(inner)) = (&self.lora, &self.dora, &saved.0) {
+            return dora.backward(&self.weight.value, lora, dy, x, inner, wanted, c);
+        }
         let dx = if wanted { Some(self.weight.value.times(dy)?) } else { None };
         if let Some(grad) = &self.weight.grad {
             matmul_add_(grad, 1.0, &dy.t()?, x)?;

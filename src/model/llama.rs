@@ -11,12 +11,18 @@ use crate::data::batch::{Batch, IGNORE};
 use crate::ops::cross_entropy::{self, Gradients, LogProbabilities, cross_entropy, softcap_};
 use crate::ops::embedding::{gather, scatter_add_};
 use crate::ops::matrix::Matrix;
+use crate::ops::noise::noise_;
+use crate::ops::random::Stream;
 use crate::ops::residual::scale_;
 use crate::ops::rope::Rotary;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
 const EMBEDDING: &str = "model.embed_tokens.weight";
+/// What may step at a rate of its own.
+pub(super) const TABLES: [&str; 2] = [EMBEDDING, HEAD];
+/// The number of the noise on embeddings in random streams, beyond every layer's dropout.
+const NOISE: u32 = u32::MAX - 1;
 const NORM: &str = "model.norm.weight";
 const HEAD: &str = "lm_head.weight";
 
@@ -68,6 +74,10 @@ pub struct Llama {
     /// The angles of layers that turn by their own, where there are such.
     local: Option<Rotary>,
     adapter: bool,
+    /// Embedding and head as they were, where they train beside adapters.
+    base: [Option<Matrix>; 2],
+    /// NEFTune's alpha.
+    neftune: Option<f64>,
     device: Device,
     total: u64,
 }
@@ -76,7 +86,8 @@ pub struct Llama {
 pub(super) fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool)> {
     let mut plan = Vec::new();
     let table = vec![c.vocab_size, c.hidden_size];
-    if *tuning == Tuning::Full {
+    let saves = |which| matches!(tuning, Tuning::Lora(l) if l.saves(which, c));
+    if *tuning == Tuning::Full || saves(0) {
         plan.push((EMBEDDING.to_string(), table.clone(), true));
     }
     for layer in 0..c.num_hidden_layers {
@@ -90,21 +101,23 @@ pub(super) fn plan(c: &Config, tuning: &Tuning) -> Vec<(String, Vec<usize>, bool
             }
             Tuning::Lora(l) => {
                 for mut group in projections(c) {
-                    group.retain(|(name, ..)| l.targets(name));
+                    group.retain(|(name, ..)| l.targets(layer, &format!("{prefix}.{name}")));
                     let names: Vec<_> =
                         group.iter().map(|(name, ..)| lora::names(&format!("{prefix}.{name}"))).collect();
                     let a = names.iter().zip(&group).map(|((a, _), g)| (a.clone(), vec![l.r, g.2], true));
                     let b = names.iter().zip(&group).map(|((_, b), g)| (b.clone(), vec![g.1, l.r], true));
-                    plan.extend(a.chain(b));
+                    let prefixes = group.iter().map(|(name, out, _)| (format!("{prefix}.{name}"), *out));
+                    let m = prefixes.filter(|_| l.dora).map(|(p, out)| (lora::magnitude(&p), vec![out], true));
+                    plan.extend(a.chain(b).chain(m));
                 }
             }
         }
     }
     if *tuning == Tuning::Full {
         plan.push((NORM.to_string(), vec![c.hidden_size], false));
-        if !c.tie_word_embeddings {
-            plan.push((HEAD.to_string(), table, true));
-        }
+    }
+    if (*tuning == Tuning::Full && !c.tie_word_embeddings) || saves(1) {
+        plan.push((HEAD.to_string(), table, true));
     }
     plan
 }
@@ -140,8 +153,30 @@ impl Llama {
         let local = config.traits.layers.iter().any(|l| l.rope == Rope::Local);
         let local = config.traits.rope_local_base_freq.filter(|_| local).map(|theta| Rotary::new(turned, theta, None));
         let adapters = if lora.is_some() { params.len() } else { 0 };
-        let (tuning, adapter, total) = (tuning.clone(), true, (base + adapters) as u64);
-        Ok(Llama { config, params, tuning, embedding, blocks, norm, head, rotary, local, adapter, device, total })
+        let kept = |w: Option<&Weight<Matrix>>| -> Result<Option<Matrix>> {
+            match w.filter(|w| lora.is_some() && w.grad.is_some()) {
+                Some(w) => Ok(Some(w.value.to_tensor()?.copy()?.into())),
+                None => Ok(None),
+            }
+        };
+        let kept = [kept(Some(&embedding))?, kept(head.as_ref())?];
+        let (tuning, adapter, neftune, total) = (tuning.clone(), true, None, (base + adapters) as u64);
+        Ok(Llama {
+            config,
+            params,
+            tuning,
+            embedding,
+            blocks,
+            norm,
+            head,
+            rotary,
+            local,
+            adapter,
+            base: kept,
+            neftune,
+            device,
+            total,
+        })
     }
 
     pub fn config(&self) -> &Config {
@@ -165,19 +200,38 @@ impl Llama {
 
     /// The base model's weights in Hugging Face's names (views, but for packed matrices, which come in f32); adapters are in [`Llama::params`].
     pub fn full_state(&self) -> Result<Vec<(String, Tensor)>> {
-        let mut all = vec![(EMBEDDING.to_string(), self.embedding.value.to_tensor()?)];
+        let was = |which: usize, now: &Weight<Matrix>| self.base[which].as_ref().unwrap_or(&now.value).to_tensor();
+        let mut all = vec![(EMBEDDING.to_string(), was(0, &self.embedding)?)];
         for block in &self.blocks {
             all.extend(block.state()?);
         }
         all.push((NORM.to_string(), self.norm.weight.value.clone()));
         if let Some(head) = &self.head {
-            all.push((HEAD.to_string(), head.value.to_tensor()?));
+            all.push((HEAD.to_string(), was(1, head)?));
         }
         Ok(all)
     }
 
     fn head(&self) -> &Weight<Matrix> {
         self.head.as_ref().unwrap_or(&self.embedding)
+    }
+
+    /// The embedding as it speaks: the base's own where adapters are off.
+    fn table(&self) -> &Matrix {
+        self.base[0].as_ref().filter(|_| !self.adapter).unwrap_or(&self.embedding.value)
+    }
+
+    /// The head as it speaks.
+    fn speaking_head(&self) -> &Matrix {
+        match &self.head {
+            Some(head) => self.base[1].as_ref().filter(|_| !self.adapter).unwrap_or(&head.value),
+            None => self.table(),
+        }
+    }
+
+    /// Noise on the embeddings of training passes from now on.
+    pub fn set_neftune(&mut self, alpha: Option<f64>) {
+        self.neftune = alpha;
     }
 
     fn context(&self, pass: Option<&Pass>) -> Context {
@@ -191,7 +245,7 @@ impl Llama {
 
     /// The tokens' embeddings, `[T, n]`.
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {
-        let x = self.embedding.value.gather(ids)?;
+        let x = self.table().gather(ids)?;
         if let Some(scale) = self.config.traits.embedding_scale {
             scale_(&x, scale as f32)?;
         }
@@ -200,7 +254,7 @@ impl Llama {
 
     /// The head's product with normed hidden states: logits `[T, V]`, capped where the family caps them.
     fn logits_of(&self, normed: &Tensor) -> Result<Tensor> {
-        let logits = self.head().value.times_transposed(normed)?;
+        let logits = self.speaking_head().times_transposed(normed)?;
         if let Some(cap) = self.softcap() {
             softcap_(&logits, cap)?;
         }
@@ -234,6 +288,10 @@ impl Llama {
         let context = self.context(Some(pass));
         let place = self.place(&batch.positions, &batch.cu_seqlens)?;
         let mut x = self.embed(&batch.ids)?;
+        if let Some(alpha) = self.neftune {
+            let words = [pass.step as u32, pass.micro as u32, NOISE];
+            noise_(&x, &batch.cu_seqlens, alpha, Stream { seed: pass.seed, words })?;
+        }
         let mut kept = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             let (y, saved) = block.forward(&x, &place, context)?;
@@ -272,7 +330,7 @@ impl Llama {
         let labelled = gather(&self.hidden(batch)?, &rows)?;
         let (normed, _) = self.norm.forward(&labelled)?;
         let softcap = self.softcap();
-        cross_entropy::log_probabilities(&normed, &self.head().value, &labels, temperature, entropies, softcap)
+        cross_entropy::log_probabilities(&normed, self.speaking_head(), &labels, temperature, entropies, softcap)
     }
 
     /// A training pass whose loss is any function of the labels' log-probabilities: forward, then `weigh` is given them
@@ -350,7 +408,7 @@ impl Llama {
         }
         let labelled = gather(&self.hidden(batch)?, &rows)?;
         let (normed, _) = self.norm.forward(&labelled)?;
-        let (loss, _) = cross_entropy(&normed, &self.head().value, &labels, None, self.softcap())?;
+        let (loss, _) = cross_entropy(&normed, self.speaking_head(), &labels, None, self.softcap())?;
         Ok((loss, labels.len() as u64))
     }
 

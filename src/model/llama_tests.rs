@@ -44,7 +44,7 @@ fn weights(tied: bool) -> Weights {
 
 fn all_linear(dropout: f64) -> Tuning {
     let target_modules = lora::MODULES.iter().map(|m| m.to_string()).collect();
-    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout, target_modules })
+    Tuning::Lora(LoraConfig { r: 3, alpha: 6.0, dropout, target_modules, ..LoraConfig::default() })
 }
 
 /// A model whose trainables are all away from zero (a fresh B would hide A's gradient).
@@ -109,7 +109,10 @@ fn lora_gradients_under_dropout_agree_with_finite_differences() {
 #[test]
 fn lora_gradients_on_some_modules_agree_with_finite_differences() {
     let target_modules = vec!["q_proj".into(), "v_proj".into(), "up_proj".into()];
-    let m = model(false, &Tuning::Lora(LoraConfig { r: 2, alpha: 3.0, dropout: 0.0, target_modules }));
+    let m = model(
+        false,
+        &Tuning::Lora(LoraConfig { r: 2, alpha: 3.0, dropout: 0.0, target_modules, ..LoraConfig::default() }),
+    );
     assert_eq!(m.params().entries().len(), 2 * 3 * 2);
     gradients_agree(&m);
 }
@@ -281,7 +284,13 @@ fn bad_batches_and_adapters_are_errors() {
     assert!(m.loss(&b).is_err());
     assert!(m.loss(&Batch::default()).is_err());
     for bad in [("x_proj", 1, 0.0), ("q_proj", 0, 0.0), ("q_proj", 1, 1.0)] {
-        let l = LoraConfig { r: bad.1, alpha: 1.0, dropout: bad.2, target_modules: vec![bad.0.into()] };
+        let l = LoraConfig {
+            r: bad.1,
+            alpha: 1.0,
+            dropout: bad.2,
+            target_modules: vec![bad.0.into()],
+            ..LoraConfig::default()
+        };
         assert!(Llama::new(weights(true), &Tuning::Lora(l), 0).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! Low-rank adapters (Hu et al., 2021) as PEFT defines them: `y += alpha/r · dropout(x)·Aᵀ·Bᵀ`.
 //!
-//! The adapters of projections that share an input lie side by side, so their thin products are one.
+//! rsLoRA takes alpha/√r, DoRA stands in `dora.rs`. The adapters of projections that share an input lie side by side, so their thin products are one.
 
 use super::config::Config;
 use super::params::{Param, Params};
@@ -8,6 +8,7 @@ use crate::ops::dropout::{dropout, dropout_};
 use crate::ops::matmul::{matmul, matmul_add_, matmul_to_};
 use crate::ops::random::Stream;
 use crate::ops::residual::add_;
+use crate::recipe::modules::{TargetModules, is_pattern};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -16,8 +17,7 @@ use candle_core::{DType, Tensor};
 pub const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 /// Those of a block with fused matrices besides (Phi-3); their numbers follow.
 pub const FUSED: [&str; 2] = ["qkv_proj", "gate_up_proj"];
-/// In place of module names: all the model has.
-pub const ALL_LINEAR: &str = "all-linear";
+pub use crate::recipe::modules::ALL_LINEAR;
 
 /// An adapter's shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,17 +26,54 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// On the adapter's input, 0..1.
     pub dropout: f64,
-    /// A subset of [`Config::modules`], or [`ALL_LINEAR`] alone.
+    /// Endings of module paths out of [`Config::modules`]; or alone, [`ALL_LINEAR`] or a pattern over whole paths.
     pub target_modules: Vec<String>,
+    /// In the same words, left out of them.
+    pub exclude_modules: Vec<String>,
+    /// Only these layers.
+    pub layers: Option<Vec<usize>>,
+    /// Scaled by alpha / √r.
+    pub rslora: bool,
+    /// With a magnitude for each row (`dora.rs`).
+    pub dora: bool,
+    /// Out of [`TABLES`]: trained whole. Where the head is the embedding, either means both.
+    pub modules_to_save: Vec<String>,
+}
+
+/// What [`LoraConfig::modules_to_save`] can name.
+pub const TABLES: [&str; 2] = ["embed_tokens", "lm_head"];
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            r: 16,
+            alpha: 16.0,
+            dropout: 0.0,
+            target_modules: vec![ALL_LINEAR.into()],
+            exclude_modules: Vec::new(),
+            layers: None,
+            rslora: false,
+            dora: false,
+            modules_to_save: Vec::new(),
+        }
+    }
+}
+
+/// What B · A is multiplied by: `alpha / r`, of rsLoRA (Kalajdzievski, 2023) `alpha / √r`.
+pub fn scale(alpha: f64, r: usize, rslora: bool) -> f64 {
+    if rslora { alpha / (r as f64).sqrt() } else { alpha / r as f64 }
 }
 
 impl LoraConfig {
-    /// Whether a module carries an adapter, as PEFT matches names: the last parts of its path.
-    pub(super) fn targets(&self, path: &str) -> bool {
-        let ends = |m: &String| {
-            m == ALL_LINEAR || path.strip_suffix(m.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        self.target_modules.iter().any(ends)
+    /// What B · A is multiplied by.
+    pub fn scale(&self) -> f64 {
+        scale(self.alpha, self.r, self.rslora)
+    }
+
+    /// Whether the module at `path` of layer `layer` carries an adapter, as PEFT matches names.
+    pub(super) fn targets(&self, layer: usize, path: &str) -> bool {
+        let chosen = self.layers.as_ref().is_none_or(|l| l.contains(&layer));
+        chosen && meant(&self.target_modules).holds(path) && !meant(&self.exclude_modules).holds(path)
     }
 
     /// With the names of the modules that carry adapters in this model, in place of `all-linear`.
@@ -44,7 +81,26 @@ impl LoraConfig {
         if self.target_modules.iter().any(|m| m == ALL_LINEAR) {
             self.target_modules = c.modules().into_iter().map(String::from).collect();
         }
+        if c.tie_word_embeddings && !self.modules_to_save.is_empty() {
+            self.modules_to_save = vec![TABLES[0].into()];
+        }
         self
+    }
+
+    /// Whether `embed_tokens` (0) or `lm_head` (1) trains, by its own name or as the one matrix that both are.
+    pub(super) fn saves(&self, table: usize, c: &Config) -> bool {
+        match c.tie_word_embeddings {
+            true => table == 0 && !self.modules_to_save.is_empty(),
+            false => self.modules_to_save.iter().any(|m| m == TABLES[table]),
+        }
+    }
+
+    /// Whether every layer carries the same adapters.
+    pub fn is_even(&self, c: &Config) -> bool {
+        c.projections().into_iter().flatten().all(|(name, ..)| {
+            let here = |n: usize| self.targets(n, &format!("model.layers.{n}.{name}"));
+            (1..c.num_hidden_layers).all(|n| here(n) == here(0))
+        })
     }
 
     pub(super) fn check(&self, c: &Config) -> Result<()> {
@@ -58,11 +114,37 @@ impl LoraConfig {
         if self.target_modules.is_empty() {
             return Err(Error::usage("lora.target_modules names no module").next("use \"all-linear\""));
         }
-        match self.target_modules.iter().find(|m| *m != ALL_LINEAR && !modules.contains(&m.as_str())) {
-            Some(m) => Err(Error::usage(format!("lora.target_modules: this model has no {m:?}"))
-                .next(format!("it has {}", modules.join(", ")))),
-            None => Ok(()),
+        let known = |m: &String| {
+            m == ALL_LINEAR || is_pattern(m) || m.rsplit('.').next().is_some_and(|leaf| modules.contains(&leaf))
+        };
+        if let Some(m) = self.target_modules.iter().find(|m| !known(m)) {
+            return Err(Error::usage(format!("lora.target_modules: this model has no {m:?}"))
+                .next(format!("it has {}", modules.join(", "))));
         }
+        let layers = c.num_hidden_layers;
+        if let Some(l) = self.layers.iter().flatten().find(|l| **l >= layers) {
+            return Err(Error::usage(format!("lora.layers_to_transform: this model has no layer {l}"))
+                .next(format!("its layers are 0 to {}", layers - 1)));
+        }
+        if let Some(m) = self.modules_to_save.iter().find(|m| !TABLES.contains(&m.as_str())) {
+            return Err(Error::usage(format!("lora.modules_to_save: {m:?} is not trained whole"))
+                .next(format!("it can name {}", TABLES.join(", "))));
+        }
+        let paths = c.projections().into_iter().flatten();
+        let mut all = paths.flat_map(|(p, ..)| (0..layers).map(move |n| (n, format!("model.layers.{n}.{p}"))));
+        match all.any(|(n, path)| self.targets(n, &path)) {
+            true => Ok(()),
+            false => Err(Error::usage("lora: no linear layer is left to carry an adapter")
+                .next("widen target_modules or layers_to_transform, or exclude less")),
+        }
+    }
+}
+
+/// A list as it stands in an `adapter_config.json`; a pattern stands alone.
+pub fn meant(list: &[String]) -> TargetModules {
+    match list {
+        [word] if word == ALL_LINEAR || is_pattern(word) => TargetModules::Word(word.clone()),
+        names => TargetModules::Names(names.to_vec()),
     }
 }
 
@@ -86,29 +168,36 @@ pub(super) struct Context {
 
 /// One projection's adapter inside a [`Lora`].
 #[derive(Debug)]
-struct Part {
+pub(super) struct Part {
     /// Columns of the fused output.
-    out: (usize, usize),
+    pub out: (usize, usize),
     /// Rows of the fused A.
-    rank: (usize, usize),
-    a: Param,
-    b: Param,
+    pub rank: (usize, usize),
+    pub a: Param,
+    pub b: Param,
+    /// DoRA's.
+    pub magnitude: Option<Param>,
     module: u32,
 }
 
 /// The adapters of projections that share an input.
 #[derive(Debug)]
 pub(super) struct Lora {
-    parts: Vec<Part>,
+    pub parts: Vec<Part>,
     /// All A matrices, one under the other: `[R, in]`.
-    a: Param,
-    scale: f32,
-    dropout: f64,
+    pub a: Param,
+    pub scale: f32,
+    pub dropout: f64,
 }
 
 /// The adapter's tensor names under a projection's prefix (`model.layers.0.self_attn.q_proj`).
 pub(super) fn names(prefix: &str) -> (String, String) {
     (format!("{prefix}.lora_A.weight"), format!("{prefix}.lora_B.weight"))
+}
+
+/// The name of DoRA's magnitudes under a projection's prefix, as PEFT saves it.
+pub(super) fn magnitude(prefix: &str) -> String {
+    format!("{prefix}.lora_magnitude_vector")
 }
 
 /// A projection's number in random streams.
@@ -140,23 +229,23 @@ impl Lora {
             let (Some(a), Some(b)) = (params.param(std::slice::from_ref(&name_a))?, params.param(&[name_b])?) else {
                 continue;
             };
-            let module = module(prefix);
-            parts.push(Part { out: (*start, *width), rank: (all.len() * config.r, config.r), a, b, module });
+            let (module, magnitude) = (module(prefix), params.param(&[magnitude(prefix)])?);
+            parts.push(Part { out: (*start, *width), rank: (all.len() * config.r, config.r), a, b, magnitude, module });
             all.push(name_a);
         }
         if parts.is_empty() {
             return Ok(None);
         }
         let a = params.param(&all)?.ok_or_else(|| Error::new("adapters of one layer do not lie side by side"))?;
-        Ok(Some(Self { parts, a, scale: (config.alpha / config.r as f64) as f32, dropout: config.dropout }))
+        Ok(Some(Self { parts, a, scale: config.scale() as f32, dropout: config.dropout }))
     }
 
-    fn stream(&self, part: &Part, c: &Context) -> Option<Stream> {
+    pub fn stream(&self, part: &Part, c: &Context) -> Option<Stream> {
         let (seed, step, micro) = c.dropout.filter(|_| self.dropout > 0.0)?;
         Some(Stream { seed, words: [step as u32, micro as u32, c.layer << 8 | part.module] })
     }
 
-    fn drops(&self, c: &Context) -> bool {
+    pub fn drops(&self, c: &Context) -> bool {
         self.dropout > 0.0 && c.dropout.is_some()
     }
 

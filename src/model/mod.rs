@@ -11,6 +11,7 @@ pub(crate) mod convert;
 pub mod cuda;
 pub mod demo;
 pub mod device;
+mod dora;
 pub mod engine;
 mod experts;
 pub mod families;

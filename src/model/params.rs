@@ -8,6 +8,8 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One trainable tensor and its place in the arena.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +37,8 @@ pub struct Params {
     decayed: Vec<Range<usize>>,
     values: Tensor,
     grads: Tensor,
+    /// Counts changes of the values, for what is worked out from them.
+    version: Arc<AtomicU64>,
 }
 
 impl Params {
@@ -58,7 +62,7 @@ impl Params {
         }
         let index = entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         let zeros = || Tensor::zeros(at, DType::F32, device);
-        Ok(Self { entries, index, decayed, values: zeros()?, grads: zeros()? })
+        Ok(Self { entries, index, decayed, values: zeros()?, grads: zeros()?, version: Arc::default() })
     }
 
     /// The matrix (or vector) that the named entries make together, one under the other; `None` unless all are there
@@ -115,7 +119,25 @@ impl Params {
             return Err(Error::new(format!("{} values were given, but {} parameters train", values.len(), self.len()))
                 .next("the checkpoint was written with another model or other [lora] values"));
         }
-        arena::copy_(&self.values, values)
+        arena::copy_(&self.values, values)?;
+        self.changed();
+        Ok(())
+    }
+
+    /// Whoever changes values through [`Params::value_tensor`] says so here.
+    pub fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The count of changes.
+    pub(super) fn version(&self) -> Arc<AtomicU64> {
+        self.version.clone()
+    }
+
+    /// Where the named entries lie, in order; those that are not there are left out.
+    pub fn ranges(&self, names: &[&str]) -> Vec<Range<usize>> {
+        let named = self.entries.iter().filter(|e| names.contains(&e.name.as_str()));
+        named.map(|e| e.range.clone()).collect()
     }
 
     /// A copy of all gradients, in arena order.
@@ -151,7 +173,9 @@ impl AdamW {
 
     /// One step at learning rate `lr`, every gradient multiplied by `grad_scale` (the clipping factor).
     pub fn step(&mut self, params: &Params, lr: f64, grad_scale: f64) -> Result<()> {
-        self.update(&params.values, &params.grads, &params.decayed, lr, grad_scale)
+        self.update(&params.values, &params.grads, &params.decayed, lr, grad_scale)?;
+        params.changed();
+        Ok(())
     }
 }
 

@@ -19,6 +19,42 @@ pub struct Rule {
     pub weight_decay: f64,
     /// `torch.nn.utils.clip_grad_norm_`'s; at most 0: no clipping.
     pub max_grad_norm: f64,
+    /// The rate of embeddings and lm_head; `None`: `lr`.
+    pub table_lr: Option<f64>,
+}
+
+/// What steps at a rate of its own: ranges in order and apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart<'a> {
+    pub ranges: &'a [Range<usize>],
+    pub lr: f64,
+}
+
+/// Which factors count where.
+pub(super) struct Spans<'a> {
+    decay: &'a [Range<usize>],
+    apart: &'a [Range<usize>],
+    /// Plain and decayed; then those of [`Apart`].
+    factors: [Factors; 4],
+}
+
+impl<'a> Spans<'a> {
+    pub fn new(
+        decay: &'a [Range<usize>],
+        apart: Option<Apart<'a>>,
+        lr: f64,
+        of: impl Fn(f64, bool) -> Factors,
+    ) -> Self {
+        let own = apart.map_or(lr, |a| a.lr);
+        let factors = [of(lr, false), of(lr, true), of(own, false), of(own, true)];
+        Self { decay, apart: apart.map_or(&[], |a| a.ranges), factors }
+    }
+
+    /// The factors at index `i`, and where they end to count.
+    pub fn at(&self, i: usize) -> (Factors, usize) {
+        let ((decays, one), (apart, other)) = (run(self.decay, i), run(self.apart, i));
+        (self.factors[usize::from(decays) + 2 * usize::from(apart)], one.min(other))
+    }
 }
 
 /// The optimizer's state. `step` is `torch.optim.AdamW`'s (decoupled decay, bias correction, no amsgrad).
@@ -104,11 +140,26 @@ impl AdamW {
         lr: f64,
         grad_scale: f64,
     ) -> Result<()> {
+        self.update_apart(values, grads, decay, None, lr, grad_scale)
+    }
+
+    /// As [`AdamW::update`], with ranges that step at a rate of their own.
+    pub fn update_apart(
+        &mut self,
+        values: &Tensor,
+        grads: &Tensor,
+        decay: &[Range<usize>],
+        apart: Option<Apart>,
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<()> {
         host::same(OP, "the gradient", grads.dims(), values.dims())?;
         host::same(OP, "the moments", self.m.dims(), values.dims())?;
         self.t += 1;
-        let factors = |decay| Factors::new(lr, (self.beta1, self.beta2), self.eps, decay, self.t as f64, grad_scale);
-        let (plain, decayed) = (factors(0.0), factors(self.weight_decay));
+        let (betas, t) = ((self.beta1, self.beta2), self.t as f64);
+        let weight_decay = |decays: bool| if decays { self.weight_decay } else { 0.0 };
+        let factors = |lr, decays| Factors::new(lr, betas, self.eps, weight_decay(decays), t, grad_scale);
+        let spans = Spans::new(decay, apart, lr, factors);
         let g = host::read(grads, OP)?;
         let g: &[f32] = &g;
         host::write(values, OP, |w| {
@@ -119,11 +170,10 @@ impl AdamW {
                     pieces.zip(moments).enumerate().for_each(|(i, ((w, g), (m, v)))| {
                         let start = i * PIECE;
                         let mut at = 0;
-                        // Runs of equal decay within this piece.
+                        // Runs of equal factors within this piece.
                         while at < w.len() {
-                            let (inside, end) = run(decay, start + at);
+                            let (f, end) = spans.at(start + at);
                             let to = end.saturating_sub(start).min(w.len());
-                            let f = if inside { decayed } else { plain };
                             update(&mut w[at..to], &g[at..to], &mut m[at..to], &mut v[at..to], f);
                             at = to;
                         }
@@ -195,6 +245,24 @@ mod tests {
         for (i, x) in f32s(&w).into_iter().enumerate() {
             let want = if ranges.iter().any(|r| r.contains(&i)) { 0.95 } else { 1.0 };
             assert_eq!(x, want, "at {i}");
+        }
+    }
+
+    #[test]
+    fn what_stands_apart_steps_at_its_own_rate() {
+        let n = PIECE + 10;
+        let step = |apart: Option<Apart>, lr: f64| {
+            let w = tensor(&vec![1.0; n], &[n]);
+            let mut o = AdamW::with_len(n, &Device::Cpu, (0.9, 0.999), 1e-8, 0.5).unwrap();
+            o.update_apart(&w, &tensor(&vec![1.0; n], &[n]), &[0..5], apart, lr, 1.0).unwrap();
+            f32s(&w)
+        };
+        let ranges = [3..8, n - 2..n];
+        let (mixed, all, own) =
+            (step(Some(Apart { ranges: &ranges, lr: 0.01 }), 0.1), step(None, 0.1), step(None, 0.01));
+        for i in 0..n {
+            let want = if ranges.iter().any(|r| r.contains(&i)) { own[i] } else { all[i] };
+            assert_eq!(mixed[i], want, "at {i}");
         }
     }
 

@@ -76,6 +76,33 @@ impl Matrix {
         }
     }
 
+    /// Rows `start..start + rows` as a matrix of their own: a view. Of a packed matrix, whole ones of those stacked in it.
+    pub fn narrow(&self, start: usize, rows: usize) -> Result<Matrix> {
+        match self {
+            Matrix::Dense(t) => Ok(Matrix::Dense(t.narrow(0, start, rows)?)),
+            Matrix::Packed(p) => Ok(Matrix::Packed(p.narrow(start, rows)?)),
+        }
+    }
+
+    /// Look at every row, in order: its number and its numbers.
+    pub fn each_row(&self, look: &mut dyn FnMut(usize, &[f32])) -> Result<()> {
+        match self {
+            Matrix::Dense(t) => {
+                let (_, cols) = host::dims2(t, "matrix")?;
+                let values = host::read(t, "matrix")?;
+                values.chunks_exact(cols.max(1)).enumerate().for_each(|(row, values)| look(row, values));
+            }
+            Matrix::Packed(p) => {
+                let mut values = vec![0f32; p.cols()];
+                for row in 0..p.rows() {
+                    p.row(row, &mut values);
+                    look(row, &values);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Its numbers: the tensor itself, or all of a packed one in f32.
     pub fn to_tensor(&self) -> Result<Tensor> {
         match self {

@@ -12,6 +12,7 @@
 pub mod adamw;
 pub mod arena;
 pub mod attention;
+pub mod columns;
 pub mod cross_entropy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
@@ -24,6 +25,7 @@ pub mod matmul;
 pub mod matrix;
 pub mod moe;
 pub mod nf4;
+pub mod noise;
 pub mod optimizer;
 pub mod packed;
 pub mod quant8;

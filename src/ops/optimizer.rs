@@ -2,7 +2,7 @@
 //!
 //! Must not know what trains.
 
-use super::adamw::{AdamW, Rule};
+use super::adamw::{AdamW, Apart, Rule};
 use super::quant8::{AdamW8, BLOCK};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -137,14 +137,28 @@ impl Optimizer {
         decay: &[Range<usize>],
         grad_scale: f64,
     ) -> Result<()> {
+        self.step_apart(rule, values, grads, decay, &[], grad_scale)
+    }
+
+    /// As [`Optimizer::step`]; what lies in `tables` (ranges in order and apart) steps at [`Rule::table_lr`].
+    pub fn step_apart(
+        &mut self,
+        rule: &Rule,
+        values: &Tensor,
+        grads: &Tensor,
+        decay: &[Range<usize>],
+        tables: &[Range<usize>],
+        grad_scale: f64,
+    ) -> Result<()> {
+        let apart = rule.table_lr.map(|lr| Apart { ranges: tables, lr });
         match self {
             Self::Torch(a) => {
                 a.obey(rule);
-                a.update(values, grads, decay, rule.lr, grad_scale)
+                a.update_apart(values, grads, decay, apart, rule.lr, grad_scale)
             }
             Self::EightBit(a) => {
                 a.obey(rule);
-                a.update(values, grads, decay, rule.lr, grad_scale)
+                a.update_apart(values, grads, decay, apart, rule.lr, grad_scale)
             }
         }
     }
@@ -191,7 +205,8 @@ mod tests {
     use super::*;
     use crate::ops::check::*;
 
-    const RULE: Rule = Rule { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0 };
+    const RULE: Rule =
+        Rule { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, max_grad_norm: 0.0, table_lr: None };
 
     #[test]
     fn a_state_put_back_goes_on_to_the_bit() {

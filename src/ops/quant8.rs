@@ -4,7 +4,7 @@
 //! The CUDA kernels (`kernels/quant8.cuh`, `kernels/adamw.cu`) do the same operations in the same order.
 //! Must not know what is quantized.
 
-use super::adamw::{Factors, Rule, run, update};
+use super::adamw::{Apart, Factors, Rule, Spans, update};
 use super::host;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -137,6 +137,19 @@ impl AdamW8 {
         lr: f64,
         grad_scale: f64,
     ) -> Result<()> {
+        self.update_apart(values, grads, decay, None, lr, grad_scale)
+    }
+
+    /// As [`AdamW8::update`], with ranges that step at a rate of their own.
+    pub fn update_apart(
+        &mut self,
+        values: &Tensor,
+        grads: &Tensor,
+        decay: &[Range<usize>],
+        apart: Option<Apart>,
+        lr: f64,
+        grad_scale: f64,
+    ) -> Result<()> {
         const OP: &str = "8-bit AdamW";
         host::same(OP, "the gradient", grads.dims(), values.dims())?;
         if values.elem_count() != self.m.len() {
@@ -147,8 +160,10 @@ impl AdamW8 {
             )));
         }
         self.t += 1;
-        let factors = |decay| Factors::new(lr, (self.beta1, self.beta2), self.eps, decay, self.t as f64, grad_scale);
-        let (plain, decayed) = (factors(0.0), factors(self.weight_decay));
+        let (betas, t) = ((self.beta1, self.beta2), self.t as f64);
+        let (eps, decay_rate) = (self.eps, self.weight_decay);
+        let factors = |lr, decays| Factors::new(lr, betas, eps, if decays { decay_rate } else { 0.0 }, t, grad_scale);
+        let spans = Spans::new(decay, apart, lr, factors);
         let (code_m, code_v) = (&self.code_m, &self.code_v);
         let g = host::read(grads, OP)?;
         let g: &[f32] = &g;
@@ -163,9 +178,8 @@ impl AdamW8 {
                 v.iter_mut().zip(&*qv).for_each(|(v, &q)| *v = code_v.values[q as usize] * *av);
                 let (start, mut at) = (block * BLOCK, 0);
                 while at < w.len() {
-                    let (inside, end) = run(decay, start + at);
+                    let (f, end) = spans.at(start + at);
                     let to = end.saturating_sub(start).min(w.len());
-                    let f = if inside { decayed } else { plain };
                     update(&mut w[at..to], &g[at..to], &mut m[at..to], &mut v[at..to], f);
                     at = to;
                 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know where the value was written: it answers with what is wrong, the caller says where.
 
+use super::modules;
 use super::schema::{Entry, Type, short};
 use serde_json::{Map, Value as Json};
 use std::ops::Range;
@@ -47,6 +48,7 @@ pub fn read(entry: &Entry, text: &str) -> Result<Value, Wrong> {
             | Type::Choices(_)
             | Type::Rewards
             | Type::Modules(_)
+            | Type::Parts(_)
     );
     let looks_toml = (text.starts_with(['"', '\'', '[']) || (text.starts_with('{') && entry.ty == Type::Sources))
         && !(text.starts_with('[') && matches!(entry.ty, Type::Text | Type::Name | Type::Template));
@@ -101,11 +103,19 @@ fn typed(ty: Type, v: &Value, base: &Path) -> Result<Json, Found> {
             None => Err(no(format!("it is {}", kind(v)))),
         },
         Type::Bool => v.as_bool().map(Json::from).ok_or_else(|| no(format!("it is {}", kind(v)))),
-        Type::Modules(names) => modules(v, names),
+        Type::Modules(_) => target_modules(v),
         Type::Choices(words) => many(v, |v| match text(v)? {
             s if words.contains(&s) => Ok(s.into()),
             _ => Err(no("")),
         }),
+        Type::Parts(names) => filled(many(v, |v| match text(v)? {
+            s if names.contains(&s) => Ok(s.into()),
+            _ => Err(no("")),
+        })?),
+        Type::Layers => filled(many(v, |v| match v.as_integer() {
+            Some(i) if (0..10_000).contains(&i) => Ok(i.into()),
+            _ => Err(no("")),
+        })?),
         Type::Texts => many(v, |v| text(v).map(Json::from)),
         Type::Prompts => each(v, |v| match v.as_str() {
             Some(s) => Ok(s.into()),
@@ -117,7 +127,7 @@ fn typed(ty: Type, v: &Value, base: &Path) -> Result<Json, Found> {
                 let func = super::rewards::read(&json(v).ok_or_else(|| no("it has a date in it"))?).map_err(no)?;
                 serde_json::to_value(func).map_err(|e| no(e.to_string()))
             })?;
-            if list.as_array().is_some_and(Vec::is_empty) { Err(no("the list is empty")) } else { Ok(list) }
+            filled(list)
         }
         Type::Table => match json(v) {
             Some(Json::Object(map)) => Ok(Json::Object(map)),
@@ -156,14 +166,25 @@ fn fields(v: &Value, names: &[&str]) -> Result<Json, Found> {
     Ok(Json::Object(map))
 }
 
-fn modules(v: &Value, names: &[&str]) -> Result<Json, Found> {
+fn target_modules(v: &Value) -> Result<Json, Found> {
     if let Some(word) = v.as_str() {
-        return if word == "all-linear" { Ok(word.into()) } else { Err(no("")) };
+        return match modules::whole(word) {
+            _ if word == modules::ALL_LINEAR => Ok(word.into()),
+            Ok(_) if modules::is_pattern(word) => Ok(word.into()),
+            Err(e) if modules::is_pattern(word) => {
+                let why = e.to_string();
+                Err(no(format!("as a regular expression: {}", why.lines().last().unwrap_or_default().trim())))
+            }
+            _ => Err(no("")),
+        };
     }
-    let list = each(v, |v| match text(v)? {
-        s if names.contains(&s) => Ok(s.into()),
+    filled(each(v, |v| match text(v)? {
+        s if modules::is_ending(s) => Ok(s.into()),
         _ => Err(no("")),
-    })?;
+    })?)
+}
+
+fn filled(list: Json) -> Result<Json, Found> {
     if list.as_array().is_some_and(Vec::is_empty) { Err(no("the list is empty")) } else { Ok(list) }
 }
 

@@ -2,6 +2,7 @@
 
 use super::load::Given;
 use super::problem::{Locator, Place, Problem};
+use super::scheduler::{self, Shape};
 use super::{DpoLoss, Method, Recipe};
 
 /// Problems and notes of the whole recipe, each at the key it is about.
@@ -110,11 +111,30 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
         note(given, "dpo.label_smoothing", "is not used: only dpo.loss_type = \"robust\" smooths");
     }
     if recipe.lora.as_ref().is_some_and(|l| l.adapter_name_or_path.is_some()) {
-        for key in ["lora.r", "lora.lora_alpha", "lora.target_modules"] {
+        for key in [
+            "lora.r",
+            "lora.lora_alpha",
+            "lora.target_modules",
+            "lora.exclude_modules",
+            "lora.layers_to_transform",
+            "lora.use_rslora",
+            "lora.use_dora",
+            "lora.modules_to_save",
+        ] {
             if has(given, key) {
                 note(given, key, "is the starting adapter's own; what is written here is not used");
             }
         }
+    }
+    let tables = recipe.lora.as_ref().is_none_or(|l| l.modules_to_save.is_some() || l.adapter_name_or_path.is_some());
+    if t.embedding_learning_rate.is_some() && !tables {
+        let what = "train.embedding_learning_rate is for embeddings and lm_head, and neither trains";
+        let next = "add lora.modules_to_save = [\"embed_tokens\", \"lm_head\"], or remove it";
+        problem(given, "train.embedding_learning_rate", what, next);
+    }
+    if t.neftune_noise_alpha.is_some() && recipe.method == Method::Grpo {
+        let what = "train.neftune_noise_alpha would judge completions by another model than the one that drew them";
+        problem(given, "train.neftune_noise_alpha", what, "remove it, or take method = \"sft\"");
     }
     if t.max_steps > 0 && has(given, "train.num_train_epochs") {
         note(given, "train.num_train_epochs", "is not used: train.max_steps is given");
@@ -124,6 +144,19 @@ pub(super) fn check(recipe: &Recipe, given: &mut Given, locator: Locator<'_>) {
     }
     if t.lr_scheduler_type == "constant" && (has(given, "train.warmup_ratio") || t.warmup_steps > 0) {
         note(given, "train.lr_scheduler_type", "constant has no warm-up; constant_with_warmup has one");
+    }
+    match scheduler::read(&t.lr_scheduler_type, t.lr_scheduler_kwargs.as_ref()) {
+        Err((what, next)) => {
+            let key =
+                if t.lr_scheduler_kwargs.is_some() { "train.lr_scheduler_kwargs" } else { "train.lr_scheduler_type" };
+            problem(given, key, &format!("{key}: {what}"), &next);
+        }
+        Ok(Shape::Polynomial { lr_end, .. }) if lr_end >= t.learning_rate => {
+            let what =
+                format!("lr_end = {lr_end:e} of polynomial is not below train.learning_rate = {:e}", t.learning_rate);
+            problem(given, "train.lr_scheduler_kwargs", &what, "choose a lower end");
+        }
+        Ok(_) => {}
     }
     if has(given, "train.eval_steps") && t.eval_steps > 0 && !evaluates {
         note(given, "train.eval_steps", "does nothing: neither data.eval nor data.eval_fraction is given");

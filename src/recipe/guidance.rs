@@ -180,7 +180,7 @@ pub fn guidance(key: &str, recipe: &Recipe, facts: &Facts) -> Option<Guidance> {
         "lora.lora_dropout" => say("0, or 0.1 if it overfits".into(), Some(lora?.lora_dropout <= 0.1), row::RANK),
         "lora.target_modules" => {
             let all = match &lora?.target_modules {
-                TargetModules::AllLinear(_) => true,
+                TargetModules::Word(word) => word == super::modules::ALL_LINEAR,
                 TargetModules::Names(names) => {
                     let has = |m: &str| names.iter().any(|n| n == m);
                     let plain = super::LINEAR.iter().all(|m| has(m));

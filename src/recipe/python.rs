@@ -2,7 +2,9 @@
 //!
 //! Pure text from values; must not know the rows, but for the format that the caller found in them.
 
-use super::{Method, Recipe, TargetModules};
+mod grpo;
+
+use super::{LoraSection, Method, Recipe, TargetModules};
 use crate::{Error, Result};
 use std::fmt::Write as _;
 
@@ -44,13 +46,18 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         out.push_str("from transformers import AutoModelForCausalLM, AutoTokenizer");
         out.push_str(if recipe.model.load_in_4bit { ", BitsAndBytesConfig\n" } else { "\n" });
     }
-    let kind = if recipe.method == Method::Dpo { "DPO" } else { "SFT" };
-    let _ = writeln!(out, "from trl import {kind}Config, {kind}Trainer\n");
+    let names = Names::of(recipe, library);
+    let _ = writeln!(out, "from {} import {}, {}\n", names.package, names.config, names.trainer);
     match library {
         Library::Trl => load_trl(&mut out, recipe, &model),
         Library::Unsloth => load_unsloth(&mut out, recipe, &model)?,
     }
     rows(&mut out, recipe, format)?;
+    let mut rewards = "";
+    if let Some(section) = &recipe.grpo {
+        grpo::rewards(&mut out, section);
+        rewards = ", reward_funcs=rewards";
+    }
     arguments(&mut out, recipe, library);
     let peft = match (library, &recipe.lora) {
         (Library::Trl, Some(l)) if l.adapter_name_or_path.is_none() => ", peft_config=lora",
@@ -60,12 +67,49 @@ pub fn script(recipe: &Recipe, library: Library, format: &str, name: &str) -> Re
         if recipe.data.eval.is_some() || recipe.data.eval_fraction > 0.0 { ", eval_dataset=evaluation" } else { "" };
     let _ = writeln!(
         out,
-        "trainer = {kind}Trainer(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{peft})"
+        "trainer = {}(model=model, args=args, train_dataset=train{eval}, processing_class=tokenizer{rewards}{peft})",
+        names.trainer
     );
+    if let Some(rate) = recipe.train.embedding_learning_rate.filter(|_| library == Library::Trl) {
+        let _ = write!(out, "{}", TABLES.replace("RATE", &format!("{rate:e}")));
+    }
     out.push_str("trainer.train()\n");
     let _ = writeln!(out, "trainer.save_model({})", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
     Ok(out)
 }
+
+/// What the trainer and its arguments are called, and where they come from.
+struct Names {
+    package: &'static str,
+    config: &'static str,
+    trainer: &'static str,
+}
+
+impl Names {
+    fn of(recipe: &Recipe, library: Library) -> Self {
+        let (package, config, trainer) = match (recipe.method, library) {
+            (Method::Dpo, _) => ("trl", "DPOConfig", "DPOTrainer"),
+            (Method::Grpo, _) => ("trl", "GRPOConfig", "GRPOTrainer"),
+            // A rate of its own for embeddings is known there by name.
+            (_, Library::Unsloth) if recipe.train.embedding_learning_rate.is_some() => {
+                ("unsloth", "UnslothTrainingArguments", "UnslothTrainer")
+            }
+            _ => ("trl", "SFTConfig", "SFTTrainer"),
+        };
+        Self { package, config, trainer }
+    }
+}
+
+/// Embeddings and lm_head at a rate of their own, for which TRL has no argument.
+const TABLES: &str = r#"optimizer = trainer.create_optimizer()
+for group in list(optimizer.param_groups):
+    # Embeddings and lm_head at a rate of their own.
+    tables = {id(p) for p in group["params"] if p.ndim == 2 and p.shape[0] == trainer.model.config.vocab_size}
+    if tables:
+        apart = [p for p in group["params"] if id(p) in tables]
+        group["params"] = [p for p in group["params"] if id(p) not in tables]
+        optimizer.add_param_group({**group, "params": apart, "lr": RATE})
+"#;
 
 /// A Python string. JSON's are Python's too.
 fn text(s: &str) -> String {
@@ -104,9 +148,45 @@ fn model(recipe: &Recipe) -> Result<String> {
 
 fn targets(t: &TargetModules) -> String {
     match t {
-        TargetModules::AllLinear(_) => "\"all-linear\"".into(),
+        TargetModules::Word(word) => text(word),
         TargetModules::Names(names) => format!("[{}]", names.iter().map(|n| text(n)).collect::<Vec<_>>().join(", ")),
     }
+}
+
+fn linear() -> TargetModules {
+    TargetModules::Names(super::LINEAR.iter().map(|n| n.to_string()).collect())
+}
+
+/// `target_modules` as PEFT takes them beside the other settings: it has layers_to_transform for lists only.
+fn listed(l: &LoraSection) -> TargetModules {
+    let all = l.target_modules == TargetModules::all();
+    if all && l.layers_to_transform.is_some() { linear() } else { l.target_modules.clone() }
+}
+
+/// The adapter's other arguments, a line each, where they are not at their defaults.
+fn besides(l: &LoraSection, peft: bool) -> String {
+    let mut out = String::new();
+    let mut put = |key: &str, value: String| {
+        let _ = writeln!(out, "    {key}={value},");
+    };
+    if l.use_rslora {
+        put("use_rslora", "True".into());
+    }
+    if l.use_dora {
+        put("use_dora", "True".into());
+    }
+    if let Some(layers) = &l.layers_to_transform {
+        put("layers_to_transform", format!("{layers:?}"));
+    }
+    if let Some(e) = l.exclude_modules.as_ref().filter(|_| peft) {
+        put("exclude_modules", targets(e));
+    }
+    if let Some(names) = l.modules_to_save.as_ref().filter(|_| peft) {
+        put("modules_to_save", format!("{names:?}"));
+        // A head that is the embedding stays it.
+        put("ensure_weight_tying", "model.config.tie_word_embeddings".into());
+    }
+    out
 }
 
 /// On a card 16-bit weights, as ours; the CPU computes in f32.
@@ -135,11 +215,12 @@ fn load_trl(out: &mut String, recipe: &Recipe, model: &str) {
             None => {
                 let _ = writeln!(
                     out,
-                    "lora = LoraConfig(\n    r={}, lora_alpha={}, lora_dropout={}, target_modules={}, task_type=\"CAUSAL_LM\",\n)",
+                    "lora = LoraConfig(\n    r={}, lora_alpha={}, lora_dropout={}, target_modules={}, task_type=\"CAUSAL_LM\",\n{})",
                     l.r,
                     l.lora_alpha,
                     l.lora_dropout,
-                    targets(&l.target_modules)
+                    targets(&listed(l)),
+                    besides(l, true)
                 );
             }
         }
@@ -166,19 +247,28 @@ fn load_unsloth(out: &mut String, recipe: &Recipe, model: &str) -> Result<()> {
     );
     template(out, recipe);
     if let Some(l) = recipe.lora.as_ref().filter(|l| l.adapter_name_or_path.is_none()) {
-        let names = match &l.target_modules {
-            TargetModules::AllLinear(_) => TargetModules::Names(super::LINEAR.iter().map(|n| n.to_string()).collect()),
-            names => names.clone(),
-        };
+        if l.exclude_modules.is_some() {
+            return Err(Error::usage("Unsloth has no exclude_modules")
+                .next("say lora.target_modules as a list of what is wanted"));
+        }
+        let mut names = listed(l);
+        if names == TargetModules::all() {
+            names = linear();
+        }
+        if let (Some(more), TargetModules::Names(names)) = (&l.modules_to_save, &mut names) {
+            // There they are named among the targets.
+            names.extend(more.iter().cloned());
+        }
         let _ = writeln!(
             out,
             "model = FastLanguageModel.get_peft_model(\n    model, r={}, lora_alpha={}, lora_dropout={}, bias=\"none\", random_state={},\n    \
-             target_modules={}, use_gradient_checkpointing=\"unsloth\",\n)",
+             target_modules={}, use_gradient_checkpointing=\"unsloth\",\n{})",
             l.r,
             l.lora_alpha,
             l.lora_dropout,
             t.seed,
-            targets(&names)
+            targets(&names),
+            besides(l, false)
         );
     }
     out.push('\n');
@@ -213,7 +303,10 @@ const PREFERENCE: &str = r#"    roles = {"human": "user", "gpt": "assistant"}
 fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
     let d = &recipe.data;
     out.push_str("\ndef example(row):\n");
-    let answer = "    return {\"prompt\": messages[:-1], \"completion\": messages[-1:]}\n";
+    let answer = match recipe.method {
+        Method::Grpo => grpo::ANSWER,
+        _ => "    return {\"prompt\": messages[:-1], \"completion\": messages[-1:]}\n",
+    };
     match (&d.messages, format) {
         (Some(messages), _) => {
             out.push_str("    from jinja2 import Environment\n\n    render = lambda t: Environment().from_string(t).render(**row)\n    messages = [\n");
@@ -251,7 +344,10 @@ fn rows(out: &mut String, recipe: &Recipe, format: &str) -> Result<()> {
             out.push_str("    return {\"prompt\": row[\"prompt\"], \"completion\": row[\"completion\"]}\n")
         }
         (None, "preference") => out.push_str(PREFERENCE),
-        (None, "text") => out.push_str("    return {\"text\": row[\"text\"]}\n"),
+        (None, "prompt") => out.push_str(grpo::ROWS),
+        (None, "text") => {
+            let _ = writeln!(out, "    return {{\"text\": row[{}]}}", text(&d.text_column));
+        }
         (None, other) => {
             return Err(Error::usage(format!("rows of the format {other} have no script here"))
                 .next("write them as messages, or set data.format"));
@@ -332,12 +428,16 @@ fn load(out: &mut String, name: &str, sources: &[super::DataSource], recipe: &Re
 
 fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
     let (t, cpt, dpo) = (&recipe.train, recipe.method == Method::Cpt, recipe.method == Method::Dpo);
-    let _ = writeln!(out, "args = {}Config(", if dpo { "DPO" } else { "SFT" });
+    let _ = writeln!(out, "args = {}(", Names::of(recipe, library).config);
     let mut put = |key: &str, value: String| {
         let _ = writeln!(out, "    {key}={value},");
     };
     put("output_dir", text(&recipe.output_dir.join(&recipe.run_name).to_string_lossy()));
-    put("max_length", recipe.model.max_seq_length.to_string());
+    if let Some(section) = &recipe.grpo {
+        grpo::arguments(&mut put, section);
+    } else {
+        put("max_length", recipe.model.max_seq_length.to_string());
+    }
     if let Some(d) = &recipe.dpo {
         put("loss_type", serde_json::to_string(&d.loss_type).unwrap_or_default());
         put("beta", d.beta.to_string());
@@ -347,7 +447,7 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
         // Of a chat TRL trains the completion, its last assistant turn; the rows are given that way.
         put("completion_only_loss", truth(t.completion_only_loss || t.assistant_only_loss).into());
     }
-    if !dpo {
+    if matches!(recipe.method, Method::Sft | Method::Cpt) {
         put("packing", truth(t.packing).into());
     }
     if cpt && t.packing {
@@ -357,11 +457,20 @@ fn arguments(out: &mut String, recipe: &Recipe, library: Library) {
     put("per_device_eval_batch_size", t.per_device_eval_batch_size.to_string());
     put("gradient_accumulation_steps", t.gradient_accumulation_steps.to_string());
     put("learning_rate", format!("{:e}", t.learning_rate));
+    if let Some(rate) = t.embedding_learning_rate.filter(|_| library == Library::Unsloth && !dpo) {
+        put("embedding_learning_rate", format!("{rate:e}"));
+    }
+    if let Some(alpha) = t.neftune_noise_alpha {
+        put("neftune_noise_alpha", alpha.to_string());
+    }
     match t.max_steps {
         0 => put("num_train_epochs", t.num_train_epochs.to_string()),
         steps => put("max_steps", steps.to_string()),
     }
     put("lr_scheduler_type", text(&t.lr_scheduler_type));
+    if let Some(kwargs) = &t.lr_scheduler_kwargs {
+        put("lr_scheduler_kwargs", serde_json::Value::from(kwargs.clone()).to_string());
+    }
     // A number below 1 is a share of the steps, since transformers 5.
     put("warmup_steps", if t.warmup_steps > 0 { t.warmup_steps.to_string() } else { t.warmup_ratio.to_string() });
     put("weight_decay", t.weight_decay.to_string());
@@ -431,6 +540,43 @@ mod tests {
             unsloth.contains("load_in_4bit=True") && unsloth.contains("get_peft_model(\n    model, r=8"),
             "{unsloth}"
         );
+    }
+
+    #[test]
+    fn what_an_adapter_has_besides_is_written_as_each_library_takes_it() {
+        let r = recipe(
+            "method = \"cpt\"\n[model]\nname_or_path = \"o/n\"\n[lora]\nuse_rslora = true\nuse_dora = true\nlayers_to_transform = [0, 2]\n\
+             exclude_modules = [\"o_proj\"]\nmodules_to_save = [\"embed_tokens\", \"lm_head\"]\n[data]\ntrain = \"/x/c.jsonl\"\n\
+             text_column = \"body\"\n[train]\nembedding_learning_rate = 1e-5\nneftune_noise_alpha = 5\n\
+             lr_scheduler_type = \"cosine_with_restarts\"\nlr_scheduler_kwargs = { num_cycles = 3 }\n",
+        );
+        let trl = script(&r, Library::Trl, "text", "r").unwrap();
+        for words in [
+            "target_modules=[\"q_proj\"",
+            "use_rslora=True",
+            "use_dora=True",
+            "layers_to_transform=[0, 2]",
+            "exclude_modules=[\"o_proj\"]",
+            "modules_to_save=[\"embed_tokens\", \"lm_head\"]",
+            "ensure_weight_tying=model.config.tie_word_embeddings",
+            "row[\"body\"]",
+            "neftune_noise_alpha=5",
+            "lr_scheduler_kwargs={\"num_cycles\":3}",
+            "\"lr\": 1e-5",
+        ] {
+            assert!(trl.contains(words), "{words}\n{trl}");
+        }
+        assert!(script(&r, Library::Unsloth, "text", "r").unwrap_err().to_string().contains("exclude_modules"));
+        let mut r = r;
+        r.lora.iter_mut().for_each(|l| l.exclude_modules = None);
+        let unsloth = script(&r, Library::Unsloth, "text", "r").unwrap();
+        for words in [
+            "UnslothTrainingArguments(",
+            "embedding_learning_rate=1e-5",
+            "\"down_proj\", \"embed_tokens\", \"lm_head\"]",
+        ] {
+            assert!(unsloth.contains(words), "{words}\n{unsloth}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub struct Entry {
     pub other_names: &'static [&'static str],
     /// Whether it can change while the run goes on.
     pub live: bool,
+    /// Whether a run's screen leaves it out where it is at its default.
+    pub aside: bool,
 }
 
 /// The type of a value and what is allowed for it.
@@ -45,10 +47,14 @@ pub enum Type {
     Integer(i64, i64),
     Float(Bounds),
     Bool,
-    /// `"all-linear"`, or a list of these module names.
+    /// `"all-linear"`, a regular expression, or a list of these module names with what comes before them in a path.
     Modules(&'static [&'static str]),
     /// One of these words, or a list of them.
     Choices(&'static [&'static str]),
+    /// A list of these words.
+    Parts(&'static [&'static str]),
+    /// A number of a layer, or a list of them.
+    Layers,
     /// A text, or a list of texts.
     Texts,
     /// A list of texts and of `{ prompt, expect }`.
@@ -125,8 +131,12 @@ impl Type {
             Type::Integer(min, max) => format!("a whole number from {min} to {max}"),
             Type::Float(b) => format!("a number {}", b.text()),
             Type::Bool => "true or false".into(),
-            Type::Modules(names) => format!("\"all-linear\", or a list out of {}", names.join(", ")),
             Type::Choices(words) => format!("one of, or a list out of {}", words.join(", ")),
+            Type::Modules(names) => {
+                format!("\"all-linear\", a regular expression, or a list out of {}", names.join(", "))
+            }
+            Type::Parts(names) => format!("a list out of {}", names.join(", ")),
+            Type::Layers => "a list of layer numbers, from 0".into(),
             Type::Texts => "text in quotes, or a list of them".into(),
             Type::Prompts => "a list of texts or { prompt = \"…\", expect = \"…\" }".into(),
             Type::Messages => "a list of { role = \"…\", content = \"…\" }".into(),
@@ -172,7 +182,7 @@ impl Default {
 
 impl Entry {
     pub(super) const fn new(key: &'static str, ty: Type, default: Default, help: &'static str) -> Self {
-        Self { key, ty, default, unit: "", help, guide: "", other_names: &[], live: false }
+        Self { key, ty, default, unit: "", help, guide: "", other_names: &[], live: false, aside: false }
     }
 
     pub(super) const fn unit(mut self, unit: &'static str) -> Self {
@@ -187,6 +197,11 @@ impl Entry {
 
     pub(super) const fn names(mut self, names: &'static [&'static str]) -> Self {
         self.other_names = names;
+        self
+    }
+
+    pub(super) const fn aside(mut self) -> Self {
+        self.aside = true;
         self
     }
 

@@ -33,7 +33,12 @@ device = "cpu"
 r = 8
 lora_alpha = 12.5
 lora_dropout = 0.1
-target_modules = ["q_proj", "v_proj"]
+target_modules = ["q_proj", "1.self_attn.v_proj"]
+exclude_modules = ".*layers\\.3\\..*"
+layers_to_transform = [1, 2]
+use_rslora = true
+use_dora = true
+modules_to_save = ["embed_tokens"]
 adapter_name_or_path = "/tmp/finetop-none/adapter"
 [data]
 train = ["/tmp/finetop-none/a.jsonl", "/tmp/finetop-none/b"]
@@ -41,6 +46,7 @@ eval = ["/tmp/finetop-none/c.jsonl"]
 eval_fraction = 0.0
 format = "alpaca"
 messages = [{ role = "user", content = "{{ q }}" }, { role = "assistant", content = "{{ a }}" }]
+text_column = "body"
 shuffle = false
 max_bad_rows = 0.3333333333333333
 [train]
@@ -48,9 +54,12 @@ per_device_train_batch_size = 3
 gradient_accumulation_steps = 5
 per_device_eval_batch_size = 7
 learning_rate = 1.2345678901234567e-5
+embedding_learning_rate = 1e-6
+neftune_noise_alpha = 5.0
 num_train_epochs = 2.5
 max_steps = 11
 lr_scheduler_type = "cosine"
+lr_scheduler_kwargs = { num_cycles = 0.75 }
 warmup_ratio = 0.1
 warmup_steps = 4
 weight_decay = 0.1

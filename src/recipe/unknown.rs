@@ -28,19 +28,15 @@ const NOT_HERE: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "use_dora",
-            "use_rslora",
-            "modules_to_save",
             "init_lora_weights",
             "loraplus_lr_ratio",
-            "layers_to_transform",
+            "layers_pattern",
             "rank_pattern",
             "alpha_pattern",
-            "lora_modules_to_save",
             "bias",
-            "additional_target",
+            "ensure_weight_tying",
         ],
-        "LoRA here has r, lora_alpha, lora_dropout, target_modules and adapter_name_or_path; remove it",
+        "one rank and scale for all layers, fresh adapters with B = 0, no biases, and a head that is the embedding stays it; remove it",
     ),
     (
         &[
@@ -229,15 +225,10 @@ pub fn value(key: &str, value: &str) -> Option<String> {
         ("model.device", "mps" | "metal" | "rocm" | "xpu") => Some("it trains on NVIDIA cards and on the CPU".into()),
         ("train.optim", v) if v.ends_with("8bit") => Some("here it is \"adamw_8bit\"".into()),
         ("train.optim", _) => Some("here it is \"adamw_torch\", or \"adamw_8bit\" with its moments in 8 bits".into()),
-        (
-            "train.lr_scheduler_type",
-            "cosine_with_restarts"
-            | "polynomial"
-            | "inverse_sqrt"
-            | "reduce_lr_on_plateau"
-            | "cosine_with_min_lr"
-            | "warmup_stable_decay",
-        ) => Some("the schedules here are linear, cosine, constant and constant_with_warmup".into()),
+        ("train.lr_scheduler_type", "wsd" | "warmup_stable") => Some("here it is \"warmup_stable_decay\"".into()),
+        ("train.lr_scheduler_type", "cosine_with_min_lr" | "inverse_sqrt" | "reduce_lr_on_plateau") => {
+            Some("near to it are polynomial (with its lr_end) and warmup_stable_decay (with its min_lr_ratio)".into())
+        }
         ("train.gradient_checkpointing", "unsloth" | "true" | "on") => Some("here it is \"full\"".into()),
         ("train.gradient_checkpointing", "false" | "none" | "no") => Some("here it is \"off\"".into()),
         ("data.format", "chatml" | "openai" | "chat" | "conversation") => Some("here it is \"messages\"".into()),

@@ -1,5 +1,6 @@
 //! The values of a recipe, all defaults filled in. Names are the field's own; see [`super::schema`].
 
+use super::modules::TargetModules;
 use super::rewards::RewardFunc;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -85,15 +86,18 @@ pub struct LoraSection {
     pub lora_dropout: f64,
     pub target_modules: TargetModules,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_modules: Option<TargetModules>,
+    /// Only these layers, counted from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers_to_transform: Option<Vec<usize>>,
+    /// Scale by `lora_alpha / √r`.
+    pub use_rslora: bool,
+    pub use_dora: bool,
+    /// `embed_tokens`, `lm_head`: trained whole, and saved in the adapter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub modules_to_save: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub adapter_name_or_path: Option<PathBuf>,
-}
-
-/// `"all-linear"`, or a list of module names (`q_proj`, …).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum TargetModules {
-    AllLinear(String),
-    Names(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,6 +114,8 @@ pub struct DataSection {
     /// The formatting function: templates over the row's columns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<MessageTemplate>>,
+    /// The column of a document, of plain text rows.
+    pub text_column: String,
     pub shuffle: bool,
     /// Share of rows that may be bad before the run stops, 0..1.
     pub max_bad_rows: f64,
@@ -182,11 +188,17 @@ pub struct TrainSection {
     pub gradient_accumulation_steps: usize,
     pub per_device_eval_batch_size: usize,
     pub learning_rate: f64,
+    /// Of embeddings and lm_head, where these train; `None`: the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_learning_rate: Option<f64>,
     pub num_train_epochs: f64,
     /// Overrides epochs, and wraps over the data; 0: by epochs.
     pub max_steps: u64,
-    /// `linear`, `cosine`, `constant`, `constant_with_warmup`.
+    /// One of [`super::scheduler::NAMES`].
     pub lr_scheduler_type: String,
+    /// What it takes besides, by transformers' names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr_scheduler_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
     pub warmup_ratio: f64,
     /// Overrides `warmup_ratio`; 0: by ratio.
     pub warmup_steps: u64,
@@ -198,6 +210,9 @@ pub struct TrainSection {
     pub adam_beta1: f64,
     pub adam_beta2: f64,
     pub adam_epsilon: f64,
+    /// Noise on the embeddings in training; `None`: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neftune_noise_alpha: Option<f64>,
     pub seed: u64,
     pub packing: bool,
     /// Labels on assistant turns only (chats).

@@ -1,7 +1,7 @@
 //! The resolved recipe as TOML: every key, its sentence beside it, nothing left to a default.
 
+use super::Recipe;
 use super::schema::{self, Entry, SECTIONS};
-use super::{Recipe, TargetModules};
 use serde_json::Value as Json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -49,9 +49,6 @@ pub(super) fn json(recipe: &Recipe) -> Json {
     }
     if let Some(lora) = &mut r.lora {
         lora.adapter_name_or_path = lora.adapter_name_or_path.as_deref().map(lossy);
-        if let TargetModules::AllLinear(word) = &mut lora.target_modules {
-            *word = "all-linear".into();
-        }
     }
     // Serializing can only fail for a path that is not UTF-8 or a non-finite float inside a map; neither is left.
     serde_json::to_value(&r).unwrap_or_default()

@@ -34,6 +34,11 @@ pub fn train(recipe: &Recipe, prepared: Prepared, outlet: &mut dyn Outlet, resum
     run.finish(ending)
 }
 
+/// What looks at held-out rows, for a model as it is before the first step.
+pub fn evaluator(recipe: &Recipe, prepared: &Prepared) -> Result<Box<dyn Method>> {
+    Ok(Box::new(Policy::new(recipe, prepared)?))
+}
+
 fn go(run: &mut Course<Policy>) -> Result<Ending> {
     run.first()?;
     loop {

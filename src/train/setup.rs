@@ -77,10 +77,19 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         load_in_fp8: recipe.model.load_in_fp8,
         checkpointing: &recipe.train.gradient_checkpointing,
         optim: Optim::named(&recipe.train.optim),
-        cpu_only: (recipe.method == Method::Grpo).then_some(recipe.method.name()),
+        cpu_only: match recipe.train.neftune_noise_alpha {
+            Some(_) => Some("train.neftune_noise_alpha"),
+            None => (recipe.method == Method::Grpo).then_some(recipe.method.name()),
+        },
     };
     let mut speaker = Speaker::build(&recipe.model.name_or_path, &tuning, recipe.train.seed, choice, on, say)?;
     let lora = lora.map(|l| l.named(speaker.model.config()));
+    if let Some(alpha) = recipe.train.neftune_noise_alpha {
+        speaker.model.set_neftune(Some(alpha))?;
+    }
+    if lora.as_ref().is_some_and(|l| !l.modules_to_save.is_empty()) && speaker.model.config().tie_word_embeddings {
+        say("this model's lm_head is its embedding: they are trained and saved as one (ensure_weight_tying)");
+    }
     if lora.is_none() && speaker.model.config().traits.experts.is_some_and(|e| e.biased) {
         return Err(Error::usage(
             "full fine-tuning of gpt-oss is not supported: its experts could not be saved as they came",
@@ -123,13 +132,14 @@ pub fn prepare(recipe: &Recipe, mut ranks: Ranks, say: &mut dyn FnMut(&str)) -> 
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         fingerprint.push_str(&format!("+{}", &blake3::hash(&bytes).to_hex()[..32]));
     }
+    let tied = speaker.model.config().tie_word_embeddings;
     let adapter = lora.map(|l| AdapterConfig {
-        r: l.r,
-        lora_alpha: l.alpha,
         lora_dropout: l.dropout,
-        target_modules: l.target_modules,
+        ensure_weight_tying: tied && !l.modules_to_save.is_empty(),
         base_model_name_or_path: speaker.reference.clone(),
         revision: speaker.revision.clone(),
+        // A given one keeps the words it has for its modules.
+        ..given.as_ref().map_or_else(|| AdapterConfig::of(&l), |g| g.config.clone())
     });
     let companions = if adapter.is_none() { companions(&recipe.model.name_or_path, &speaker)? } else { Vec::new() };
     Ok(Prepared {
@@ -175,11 +185,21 @@ impl Prepared {
 }
 
 fn fresh_lora(section: &LoraSection) -> LoraConfig {
-    let target_modules = match &section.target_modules {
-        TargetModules::AllLinear(word) => vec![word.clone()],
+    let list = |m: &TargetModules| match m {
+        TargetModules::Word(word) => vec![word.clone()],
         TargetModules::Names(names) => names.clone(),
     };
-    LoraConfig { r: section.r, alpha: section.lora_alpha, dropout: section.lora_dropout, target_modules }
+    LoraConfig {
+        r: section.r,
+        alpha: section.lora_alpha,
+        dropout: section.lora_dropout,
+        target_modules: list(&section.target_modules),
+        exclude_modules: section.exclude_modules.as_ref().map(list).unwrap_or_default(),
+        layers: section.layers_to_transform.clone(),
+        rslora: section.use_rslora,
+        dora: section.use_dora,
+        modules_to_save: section.modules_to_save.clone().unwrap_or_default(),
+    }
 }
 
 /// The rows that `eval` looks at: the recipe's held-out ones.
@@ -245,9 +265,12 @@ fn facts(
         run_name: recipe.run_name.clone(),
         method: recipe.method.name().into(),
         tuning: match lora {
-            Some(l) if recipe.model.load_in_4bit || speaker.shape.stored == Stored::Nf4 => format!("qlora r{}", l.r),
-            Some(l) if recipe.model.load_in_fp8 => format!("lora r{} fp8", l.r),
-            Some(l) => format!("lora r{}", l.r),
+            Some(l) => {
+                let kind = if l.dora { "dora" } else { "lora" };
+                let q = recipe.model.load_in_4bit || speaker.shape.stored == Stored::Nf4;
+                let fp8 = recipe.model.load_in_fp8;
+                format!("{}{kind} r{}{}", if q { "q" } else { "" }, l.r, if fp8 && !q { " fp8" } else { "" })
+            }
             None => "full".into(),
         },
         model: speaker.name.clone(),

@@ -24,6 +24,11 @@ pub fn train(recipe: &Recipe, prepared: Prepared, outlet: &mut dyn Outlet, resum
     run.finish(ending)
 }
 
+/// What looks at held-out rows.
+pub fn evaluator() -> Box<dyn Method> {
+    Box::new(Likelihood)
+}
+
 fn go(run: &mut Course<Likelihood>) -> Result<Ending> {
     run.first()?;
     loop {

@@ -216,12 +216,18 @@ fn engine(opened: &Opened, tuning: &Tuning, seed: u64, on: Computes, say: &mut d
     Ok(Engine::Cuda(Box::new(CudaLlama::new(&gpu, Origin::Weights(opened.weights()?), tuning, seed, options)?)))
 }
 
-/// The shape of an adapter that is there.
+/// The shape of an adapter that is there: what it has, module by module, whatever words its configuration has for them.
 pub fn lora_of(a: &Adapter) -> LoraConfig {
+    let c = &a.config;
     LoraConfig {
-        r: a.config.r,
-        alpha: a.config.lora_alpha,
-        dropout: a.config.lora_dropout,
-        target_modules: a.config.target_modules.clone(),
+        r: c.r,
+        alpha: c.lora_alpha,
+        dropout: c.lora_dropout,
+        target_modules: a.modules(),
+        exclude_modules: Vec::new(),
+        layers: None,
+        rslora: c.use_rslora,
+        dora: c.use_dora,
+        modules_to_save: a.tables(),
     }
 }

@@ -4,7 +4,8 @@
     trl_sft.py MODEL_DIR ADAPTER_DIR ROWS.jsonl OUT.json [--steps 8] [--lr 2e-4] …
 
 f32 on the CPU, rows in file order, batch 2 × accumulation 2, linear schedule with warm-up, loss on the completion only.
-A row is {"messages": [user, assistant]}; TRL gets it as prompt and completion. Needs torch, transformers, peft, trl, datasets.
+A row is {"messages": [user, assistant]}; TRL gets it as prompt and completion. With --column NAME a row is a document in that
+column, and all of it is learned: continued pre-training. Needs torch, transformers, peft, trl, datasets.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Recorder(SFTTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         loss = super().training_step(model, inputs, num_items_in_batch)
         # With num_items_in_batch each micro-batch's loss is already its share of the step's: they add up.
-        self.micro = [*getattr(self, "micro", []), (float(loss), int((inputs["labels"] != -100).sum()), int(inputs["attention_mask"].sum()))]
+        self.micro = [*getattr(self, "micro", []), (float(loss), int((inputs["labels"][:, 1:] != -100).sum()), int(inputs["attention_mask"].sum()))]
         return loss
 
     def log(self, logs, *args, **kwargs):
@@ -60,14 +61,15 @@ def main():
     ap.add_argument("--max-length", type=int, default=256)
     ap.add_argument("--batch", type=int, default=2)
     ap.add_argument("--accumulation", type=int, default=2)
+    ap.add_argument("--column", help="rows are documents in this column")
     ap.add_argument("--save", help="save the trained adapter here")
     ap.add_argument("--load-in-4bit", action="store_true", help="QLoRA: NF4 with double quantization by bitsandbytes, computed in f32")
     a = ap.parse_args()
     torch.manual_seed(0)
 
     with open(a.rows, encoding="utf-8") as f:
-        rows = [json.loads(line)["messages"] for line in f][: a.steps * a.batch * a.accumulation]
-    data = Dataset.from_list([{"prompt": m[:-1], "completion": m[-1:]} for m in rows])
+        rows = [json.loads(line)[a.column or "messages"] for line in f][: a.steps * a.batch * a.accumulation]
+    data = Dataset.from_list([{a.column: r} if a.column else {"prompt": r[:-1], "completion": r[-1:]} for r in rows])
     four = None
     if a.load_in_4bit:
         four = BitsAndBytesConfig(
@@ -80,7 +82,8 @@ def main():
         bf16=False, use_cpu=True, gradient_checkpointing=False, packing=False, shuffle_dataset=False,
         per_device_train_batch_size=a.batch, gradient_accumulation_steps=a.accumulation, max_steps=a.steps,
         learning_rate=a.lr, lr_scheduler_type=a.scheduler, warmup_steps=a.warmup, weight_decay=a.weight_decay,
-        max_grad_norm=a.max_grad_norm, optim="adamw_torch", completion_only_loss=True, max_length=a.max_length,
+        max_grad_norm=a.max_grad_norm, optim="adamw_torch", completion_only_loss=not a.column, max_length=a.max_length,
+        dataset_text_field=a.column or "text",
     )  # fmt: skip
     start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     trainer = Recorder(model=model, args=args, train_dataset=data, processing_class=AutoTokenizer.from_pretrained(a.model))

@@ -141,6 +141,13 @@ pub fn check(c: &Config, tuning: &Tuning) -> Result<()> {
     match tuning {
         Tuning::Full => refuse("full fine-tuning is done on the CPU; on a card LoRA trains".into()),
         Tuning::Lora(l) if l.dropout > 0.0 => refuse(format!("lora.lora_dropout = {} on a card: only 0", l.dropout)),
+        Tuning::Lora(l) if !l.is_even(c) => {
+            refuse("layers_to_transform: on a card every layer carries the same adapters".into())
+        }
+        Tuning::Lora(l) if l.dora => refuse("lora.use_dora is not computed on a card".into()),
+        Tuning::Lora(l) if !l.modules_to_save.is_empty() => {
+            refuse("lora.modules_to_save: embeddings and lm_head are frozen on a card".into())
+        }
         _ => Ok(()),
     }
 }
@@ -161,7 +168,7 @@ impl CudaLlama {
         let (r, scale) = match tuning {
             Tuning::Lora(l) => {
                 l.check(&config)?;
-                (l.r, (l.alpha / l.r as f64) as f32)
+                (l.r, l.scale() as f32)
             }
             _ => (0, 0.0),
         };

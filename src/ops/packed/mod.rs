@@ -99,6 +99,24 @@ impl Packed {
         Ok(Self { rows, cols, parts: matrices.into_iter().flat_map(|m| m.parts).collect() })
     }
 
+    /// The stacked matrices that make up rows `start..start + rows`.
+    ///
+    /// # Errors
+    /// Rows that begin or end inside one.
+    pub fn narrow(&self, start: usize, rows: usize) -> Result<Self> {
+        let (mut at, mut parts) = (0, Vec::new());
+        for part in &self.parts {
+            if at >= start && at + part.rows <= start + rows {
+                parts.push(part.clone());
+            }
+            at += part.rows;
+        }
+        match parts.iter().map(|p| p.rows).sum::<usize>() == rows {
+            true => Ok(Self { rows, cols: self.cols, parts }),
+            false => Err(Error::new(format!("rows {start} to {} are no whole matrices of a stack", start + rows))),
+        }
+    }
+
     pub fn rows(&self) -> usize {
         self.rows
     }

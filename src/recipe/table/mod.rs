@@ -21,7 +21,7 @@ pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj
 /// Phi-3 has these in place of q, k, v and of gate, up.
 pub const FUSED: &[&str] = &["qkv_proj", "gate_up_proj"];
 /// All of both.
-const MODULES: &[&str] =
+pub(super) const MODULES: &[&str] =
     &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj"];
 
 pub(super) const ROOT: &[Entry] = &[
@@ -148,6 +148,43 @@ pub(super) const LORA: &[Entry] = &[
     .guide("Rank")
     .names(&["lora_target", "lora_target_modules", "lora_target_linear", "lora_modules", "lora_layers"]),
     Entry::new(
+        "lora.exclude_modules",
+        Modules(MODULES),
+        Absent,
+        "Linear layers left out of target_modules: names, path endings, or a regular expression.",
+    )
+    .names(&["lora_exclude_modules"]),
+    Entry::new(
+        "lora.layers_to_transform",
+        Layers,
+        Absent,
+        "Adapters in these layers only, counted from 0; fewer layers learn less and take less memory.",
+    )
+    .names(&["peft_layers_to_transform", "lora_layers_to_transform", "num_layers"]),
+    Entry::new(
+        "lora.use_rslora",
+        Bool,
+        Is("false"),
+        "Scale by lora_alpha / √r in place of lora_alpha / r: ranks of 64 and more learn as fast as small ones.",
+    )
+    .names(&["rslora", "peft_use_rslora"])
+    .aside(),
+    Entry::new(
+        "lora.use_dora",
+        Bool,
+        Is("false"),
+        "Train each row's length apart from its direction: a little better at small ranks, slower; llama.cpp cannot load it unmerged.",
+    )
+    .names(&["dora", "peft_use_dora"])
+    .aside(),
+    Entry::new(
+        "lora.modules_to_save",
+        Parts(&["embed_tokens", "lm_head"]),
+        Absent,
+        "Trained whole beside the adapters, and saved with them: for new knowledge or a new language, with method cpt.",
+    )
+    .names(&["lora_modules_to_save", "additional_target", "peft_modules_to_save"]),
+    Entry::new(
         "lora.adapter_name_or_path",
         Path,
         Absent,
@@ -220,6 +257,14 @@ pub(super) const DATA: &[Entry] = &[
         "The formatting function: templates over the row's columns, one a message.",
     )
     .names(&["formatting_func", "prompt_template_func", "field_messages", "columns"]),
+    Entry::new(
+        "data.text_column",
+        Text,
+        Is("\"text\""),
+        "The column that holds a document, of plain text rows.",
+    )
+    .names(&["dataset_text_field", "text_field", "field", "text_key", "content_field"])
+    .aside(),
     Entry::new(
         "data.shuffle",
         Bool,

@@ -1,6 +1,7 @@
 //! `[train]`: named as transformers' `TrainingArguments` and TRL's `SFTConfig` name them.
 
 use super::of_method;
+use crate::recipe::scheduler::NAMES;
 use crate::recipe::schema::{Basis, Bounds, Default::*, Entry, Type::*};
 use crate::recipe::values::Method;
 
@@ -58,6 +59,13 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
     .names(&["lr", "max_lr", "base_lr", "peak_lr"])
     .live(),
     Entry::new(
+        "train.embedding_learning_rate",
+        Float(Bounds::above(0.0, 1.0)),
+        Absent,
+        "The rate of embeddings and lm_head where these train (lora.modules_to_save): a tenth to a half of learning_rate; without it, the same.",
+    )
+    .names(&["embedding_lr", "embeddings_learning_rate"]),
+    Entry::new(
         "train.num_train_epochs",
         Float(Bounds::above(0.0, 10_000.0)),
         Is("1"),
@@ -77,12 +85,20 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
     .live(),
     Entry::new(
         "train.lr_scheduler_type",
-        Choice(&["linear", "cosine", "constant", "constant_with_warmup"]),
+        Choice(NAMES),
         Is("\"linear\""),
         "How the rate falls after the warm-up, as in transformers.",
     )
     .guide("Warm-up")
     .names(&["lr_scheduler", "scheduler", "lr_schedule", "lr_decay_style"]),
+    Entry::new(
+        "train.lr_scheduler_kwargs",
+        Table,
+        Absent,
+        "What the schedule takes besides: num_cycles of cosine_with_restarts, lr_end and power of polynomial, num_decay_steps of warmup_stable_decay.",
+    )
+    .guide("Warm-up")
+    .names(&["scheduler_kwargs", "scheduler_specific_kwargs", "cosine_min_lr_ratio", "lr_end", "num_cycles", "num_decay_steps", "num_stable_steps"]),
     Entry::new(
         "train.warmup_ratio",
         Float(Bounds::below(0.0, 1.0)),
@@ -130,6 +146,13 @@ pub(in crate::recipe) const TRAIN: &[Entry] = &[
         .names(&["beta2"]),
     Entry::new("train.adam_epsilon", Float(Bounds::above(0.0, 1.0)), Is("1e-8"), "Added to the second moment's root.")
         .names(&["eps", "epsilon", "adam_eps"]),
+    Entry::new(
+        "train.neftune_noise_alpha",
+        Float(Bounds::above(0.0, 1000.0)),
+        Absent,
+        "NEFTune: noise on the embeddings in training, uniform on ±alpha/√(tokens × hidden size) of each row; 5 is usual.",
+    )
+    .names(&["neftune", "neftune_alpha", "noise_alpha"]),
     Entry::new(
         "train.seed",
         Integer(0, i64::MAX),

@@ -263,7 +263,13 @@ mod tests {
     fn a_card_says_what_the_run_said_and_nothing_of_steps_that_were_rolled_back() {
         let start = |resumed_from| {
             let data = vec![DataFile { path: "/home/me/rows.jsonl".into(), rows: 12, blake3: "ab12".into() }];
-            Body::Start(Start { model: "NAME".into(), total_steps: 4, resumed_from, data, ..Start::default() })
+            Body::Start(Box::new(Start {
+                model: "NAME".into(),
+                total_steps: 4,
+                resumed_from,
+                data,
+                ..Start::default()
+            }))
         };
         let step = |loss| {
             Body::Step(Step {

@@ -71,6 +71,7 @@ pub fn run(options: &Options, ordinal: usize, on_step: &mut dyn FnMut(usize, f64
         alpha: options.r as f64,
         dropout: 0.0,
         target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
+        ..LoraConfig::default()
     };
     let how = Use {
         precision: options.precision(),

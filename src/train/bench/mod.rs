@@ -69,7 +69,7 @@ pub struct Report {
 
 /// What every step is made with.
 pub(super) const RULE: Rule =
-    Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0 };
+    Rule { lr: 2e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, max_grad_norm: 1.0, table_lr: None };
 
 /// Run `steps` optimizer steps and take the median of all but the first. `on_step` sees each step's seconds.
 pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Report> {
@@ -84,6 +84,7 @@ pub fn run(options: &Options, on_step: &mut dyn FnMut(usize, f64)) -> Result<Rep
         alpha: options.r as f64,
         dropout: 0.0,
         target_modules: MODULES.iter().map(|m| m.to_string()).collect(),
+        ..LoraConfig::default()
     };
     let model = Llama::new(weights, &Tuning::Lora(lora), 3407)?;
     let params = model.params();

@@ -104,22 +104,26 @@ pub fn read_progress(dir: &Path) -> Result<Progress> {
     serde_json::from_str(&text).map_err(|e| unreadable(&path, e))
 }
 
+/// Put what trains back to where it stood at the checkpoint in `dir`.
+pub fn read_values(dir: &Path, model: &Engine) -> Result<()> {
+    if dir.join(adapter::CONFIG).is_file() {
+        return put_adapter(model, &adapter::read(dir)?);
+    }
+    let mut values = vec![0f32; model.params().len()];
+    let file = dir.join(MODEL);
+    let bytes = std::fs::read(&file).map_err(|e| unreadable(&file, e))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&file, e))?;
+    for entry in model.params().entries() {
+        let t = tensors.tensor(&entry.name).map_err(|e| unreadable(&file, e))?;
+        copy_f32(&t, &mut values[entry.range.clone()], &file, &entry.name)?;
+    }
+    model.set_values(&values)
+}
+
 /// Put model and optimizer back to where they stood at the checkpoint in `dir`.
 pub fn read(dir: &Path, model: &mut Engine) -> Result<Progress> {
     let progress = read_progress(dir)?;
-    let mut values = vec![0f32; model.params().len()];
-    if dir.join(adapter::CONFIG).is_file() {
-        put_adapter(model, &adapter::read(dir)?)?;
-    } else {
-        let file = dir.join(MODEL);
-        let bytes = std::fs::read(&file).map_err(|e| unreadable(&file, e))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&file, e))?;
-        for entry in model.params().entries() {
-            let t = tensors.tensor(&entry.name).map_err(|e| unreadable(&file, e))?;
-            copy_f32(&t, &mut values[entry.range.clone()], &file, &entry.name)?;
-        }
-        model.set_values(&values)?;
-    }
+    read_values(dir, model)?;
     let path = dir.join(OPTIMIZER);
     let bytes = std::fs::read(&path).map_err(|e| unreadable(&path, e))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|e| unreadable(&path, e))?;
@@ -146,15 +150,16 @@ pub fn read(dir: &Path, model: &mut Engine) -> Result<Progress> {
 /// Give the trainables an adapter's values. Its matrices must be just those that the model trains.
 pub fn put_adapter(model: &Engine, adapter: &adapter::Adapter) -> Result<()> {
     adapter.fits(model.config())?;
+    let entries = adapter.of_model(model.config());
     let params = model.params();
     let mut values = vec![0f32; params.len()];
-    if adapter.entries.len() != params.entries().len() {
-        let (theirs, ours) = (adapter.entries.len(), params.entries().len());
+    if entries.len() != params.entries().len() {
+        let (theirs, ours) = (entries.len(), params.entries().len());
         return Err(Error::new(format!("the adapter has {theirs} matrices, the recipe trains {ours}"))
-            .next("leave out lora.r, lora.lora_alpha and lora.target_modules: they are the adapter's own"));
+            .next("resume with the recipe that wrote it; of a given adapter, [lora] is its own"));
     }
     for entry in params.entries() {
-        let found = adapter.entries.iter().find(|e| e.0 == entry.name && e.1 == entry.shape);
+        let found = entries.iter().find(|e| e.0 == entry.name && e.1 == entry.shape);
         let (_, _, from) = found.ok_or_else(|| Error::new("the adapter has no such matrix").at(&entry.name))?;
         values[entry.range.clone()].copy_from_slice(from);
     }

@@ -140,7 +140,7 @@ impl<'a, M: Method> Course<'a, M> {
     /// Add up over all processes, clip and step, at the rate of the schedule.
     pub fn optimize(&mut self) -> Result<Done> {
         let t = &self.recipe.train;
-        let schedule = Schedule::new(&t.lr_scheduler_type, t.warmup_steps, t.warmup_ratio, self.total_steps())?;
+        let schedule = Schedule::of(t, self.total_steps())?;
         let learning_rate = t.learning_rate * schedule.factor(self.progress.step);
         let rule = Rule {
             lr: learning_rate,
@@ -149,6 +149,7 @@ impl<'a, M: Method> Course<'a, M> {
             eps: t.adam_epsilon,
             weight_decay: t.weight_decay,
             max_grad_norm: t.max_grad_norm,
+            table_lr: t.embedding_learning_rate.map(|peak| peak * schedule.factor(self.progress.step)),
         };
         self.prepared.speaker.model.reduce(&mut self.prepared.ranks)?;
         let Stepped { nll, grad_norm, taken } = self.prepared.speaker.model.step(&rule)?;
