@@ -123,10 +123,10 @@ impl Effects {
             Effect::Export { run, out, wanted } => {
                 let say = self.say.clone();
                 self.work(move || {
-                    shipping::start(&wanted, &out).or_else(|e| {
+                    shipping::start(&wanted, &out).map_err(|e| {
                         let words = vec![shipping::Word::Failed { why: e.to_string() }];
                         drop(say.send(Note::Tell(Message::Exported { run, words })));
-                        Err(e)
+                        e
                     })?;
                     Ok(Note::List)
                 });
