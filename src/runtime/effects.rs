@@ -123,10 +123,9 @@ impl Effects {
             Effect::Export { run, out, wanted } => {
                 let say = self.say.clone();
                 self.work(move || {
-                    shipping::start(&wanted, &out).map_err(|e| {
+                    shipping::start(&wanted, &out).inspect_err(|e| {
                         let words = vec![shipping::Word::Failed { why: e.to_string() }];
                         drop(say.send(Note::Tell(Message::Exported { run, words })));
-                        e
                     })?;
                     Ok(Note::List)
                 });
