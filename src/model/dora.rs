@@ -117,7 +117,7 @@ impl Dora {
 
     /// Adds into the gradients of A, B and the magnitudes, given `dy [T, out]`, and makes `dx [T, in]` where `wanted`.
     /// `h` from the forward pass.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments)] // The layer, its two gradients, and what the way forward left.
     pub fn backward(
         &self,
         w: &Matrix,
