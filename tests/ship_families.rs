@@ -167,8 +167,8 @@ impl Side {
     }
 }
 
-fn failed(stage: &Stage) -> Vec<&'static str> {
-    stage.checks.iter().filter(|c| !c.passed).map(|c| c.name).collect()
+fn failed(stage: &Stage) -> Vec<&str> {
+    stage.checks.iter().filter(|c| !c.passed).map(|c| c.name.as_str()).collect()
 }
 
 /// A file's keys and tensors as `gguf.json` says them.

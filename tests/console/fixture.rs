@@ -88,6 +88,7 @@ fn start() -> Start {
         trainable_parameters: 40_370_000,
         total_parameters: 7_655_000_000,
         effective_batch: 16,
+        data: Vec::new(),
         passed: vec![
             ("stop_token".into(), "stop token trained".into(), "41,207/41,207 turns".into()),
             ("template".into(), "template is the model's own".into(), "preflight".into()),
