@@ -39,6 +39,23 @@ const FIRST: [&str; 7] = [
     "sample.every_steps",
 ];
 
+/// The rows that a recipe shows first, before a run.
+const BEFORE: [&str; 13] = [
+    "method",
+    "run_name",
+    "model.name_or_path",
+    "data.train",
+    "train.learning_rate",
+    "train.per_device_train_batch_size",
+    "train.gradient_accumulation_steps",
+    "train.num_train_epochs",
+    "lora.r",
+    "lora.lora_alpha",
+    "model.max_seq_length",
+    "train.eval_steps",
+    "sample.every_steps",
+];
+
 /// Keys that a composite row already shows.
 const SHOWN_WITH: [&str; 2] = ["train.gradient_accumulation_steps", "lora.lora_alpha"];
 
@@ -56,7 +73,12 @@ pub fn problems(page: &RunPage) -> &[String] {
 
 fn before_run(page: &RunPage, values: &Recipe) -> Vec<Field> {
     let lora = values.lora.is_some();
-    entries().filter(|e| lora || e.section() != "lora").map(|e| single(page, values, e, e.key)).collect()
+    let offered = entries().filter(|e| lora || e.section() != "lora");
+    // What decides a run comes first; all else follows in the schema's order.
+    let place = |e: &&Entry| BEFORE.iter().position(|k| *k == e.key).unwrap_or(BEFORE.len());
+    let mut sorted: Vec<&'static Entry> = offered.collect();
+    sorted.sort_by_key(place);
+    sorted.into_iter().map(|e| single(page, values, e, e.key)).collect()
 }
 
 fn of_run(page: &RunPage, values: &Recipe) -> Vec<Field> {

@@ -72,10 +72,12 @@ impl Cache {
         files
     }
 
-    fn make_room(&self) {
+    /// All but `newest` may go, the one longest unused first.
+    fn make_room(&self, newest: &Path) {
         let mut files = self.files();
         let mut total: u64 = files.iter().map(|f| f.1).sum();
-        files.pop();
+        // Its time may be the same as another's: a clock of files ticks a few times a second.
+        files.retain(|f| f.0 != newest);
         for (path, bytes, _) in files {
             if total <= self.cap {
                 break;
@@ -124,7 +126,7 @@ impl Slot {
         if let (Some((beside, place)), Some(cache)) = (&self.names, cache) {
             // Mapped already: a name that cannot be given costs only that the next start tokenizes again.
             let _ = fs::rename(beside, place);
-            cache.make_room();
+            cache.make_room(place);
         }
         Tokenized::of(contents).ok_or_else(lost)
     }

@@ -305,7 +305,9 @@ mod tests {
             assert_eq!(format!("{:016x}", digest(&bytes)), shape["absmax"].as_str().unwrap(), "{shape}");
             let Scales::Nested { offset, .. } = nest(tops) else { panic!("plain scales") };
             let theirs = shape["offset"].as_f64().unwrap() as f32;
-            assert!(offset.to_bits().abs_diff(theirs.to_bits()) <= 1, "{offset} for {theirs}");
+            // Ours is the mean, rounded once. Theirs is torch's sum in f32, whose order is its processor's or card's: of 600
+            // numbers it is two units off here.
+            assert!(offset.to_bits().abs_diff(theirs.to_bits()) <= 2, "{offset} for {theirs}");
         }
     }
 

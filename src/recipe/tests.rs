@@ -90,6 +90,11 @@ max_new_tokens = 33
 seed = 5
 stop = ["\n\n"]
 every_steps = 6
+[export]
+merged = "16bit"
+gguf = ["q4_k_m", "q8_0"]
+lora = true
+ollama = "mine"
 [check]
 allow = ["few_rows"]
 "#;
@@ -287,6 +292,7 @@ fn other_tools_names_lead_to_ours() {
         ("[train]\nlora_alpha = 1", "lora.lora_alpha"),
         ("[model]\nlora_target = \"x\"", "lora.target_modules"),
         ("[peft]\nr = 1", "[lora]"),
+        ("[export]\nquantization_method = \"q4_k_m\"", "export.gguf"),
         ("[trian]\nseed = 1", "[train]"),
     ] {
         let list = problems(written);
@@ -311,7 +317,6 @@ fn what_this_version_lacks_is_refused_by_saying_what_there_is() {
     for (written, says) in [
         ("method = \"ppo\"", "sft (pairs and chats), cpt (plain text)"),
         ("[model]\nload_in_8bit = true", "model.load_in_4bit"),
-        ("[export]\nmerged = \"16bit\"", "checkpoints"),
         ("[train]\nbf16 = true", "f32"),
         ("[model]\ndevice = \"mps\"", "NVIDIA cards and on the CPU"),
         ("[train]\ngradient_checkpointing = true", "here it is \"full\""),

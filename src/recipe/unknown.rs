@@ -14,10 +14,6 @@ const NOT_HERE: &[(&[&str], &str)] = &[
         "it computes in f32 on the CPU and in bf16 on a card; remove it",
     ),
     (
-        &["export", "merged", "gguf", "ollama", "export_dir", "save_method", "quantization_method"],
-        "what a run writes here is its checkpoints: the PEFT adapter, or the full model; remove it",
-    ),
-    (
         &["ref_model", "orpo_alpha", "simpo_gamma"],
         "the methods here are sft, cpt, dpo and grpo, and the reference is the policy before the first step; remove it",
     ),
@@ -155,7 +151,7 @@ fn find<'a>(table: &'a [(&[&str], &'a str)], name: &str) -> Option<&'a str> {
 /// Whether writing `value` for a key that does not exist here asks for what happens anyway.
 pub fn asks_for_nothing(key: &str, value: &str) -> bool {
     let leaf = plain(key.rsplit('.').next().unwrap_or(key));
-    let named = find(NOT_HERE, &leaf).is_some() && leaf != "export";
+    let named = find(NOT_HERE, &leaf).is_some();
     named && matches!(value.trim(), "false" | "\"none\"" | "\"no\"" | "[]")
 }
 
