@@ -89,7 +89,7 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let word = |i: usize| words.get(i).map_or("", String::as_str);
     let target_modules = MODULES.iter().map(|m| m.to_string()).collect();
-    let lora = LoraConfig { r: 16, alpha: 16.0, dropout: 0.0, target_modules };
+    let lora = LoraConfig { r: 16, alpha: 16.0, dropout: 0.0, target_modules, ..LoraConfig::default() };
     let tuning = if word(0) == "full" { Tuning::Full } else { Tuning::Lora(lora) };
     let checkpointing = if word(1) == "full" { Checkpointing::Full } else { Checkpointing::Off };
     let steps: u64 = word(2).parse().unwrap_or(6);

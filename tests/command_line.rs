@@ -258,8 +258,9 @@ fn eval_measures_a_dpo_run_and_a_grpo_run_as_they_measure_themselves() {
         std::fs::write(home.path("m.toml"), of(method, rows, table)).unwrap();
         home.stdout("train m.toml");
         let events = std::fs::read_to_string(home.path(&format!("runs/{method}-run/events.jsonl"))).unwrap();
-        let evals = events.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|e| e["type"] == "eval");
-        let last = evals.last().unwrap();
+        let mut evals =
+            events.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|e| e["type"] == "eval");
+        let last = evals.next_back().unwrap();
         assert_eq!(last["step"], 2);
         let found: Value = serde_json::from_str(&home.stdout(&format!("eval {method}-run@2 --json"))).unwrap();
         let (ours, theirs) = (found["metrics"][key].as_f64().unwrap(), last["metrics"][key].as_f64().unwrap());
