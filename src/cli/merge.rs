@@ -9,6 +9,7 @@ use crate::run::artifact;
 use crate::run::shipping::{make_manifest, merge, name_of, open, sweep, verify};
 use crate::{Error, Result};
 use serde_json::json;
+use std::time::Instant;
 
 pub fn run(args: &MergeArgs) -> Result<()> {
     // clap asks for one of the two.
@@ -26,10 +27,11 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     let artifact = artifact::find(&args.what)?;
     let subject = open(&artifact, &mut tell)?;
     output::progress(&artifact.title);
+    let began = Instant::now();
     let merged = merge(&subject, out, kind, args.scale, &mut tell)?;
     let mut summary = json!({
         "name": name_of(&artifact, &subject), "folder": args.out, "dtype": args.dtype, "scale": args.scale,
-        "merged": merged,
+        "seconds": began.elapsed().as_secs_f64(), "merged": merged,
     });
     make_manifest(out, &args.what, &artifact, &summary)?;
     // Scaled otherwise than trained, it is something else than what was trained.
