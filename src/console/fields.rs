@@ -40,7 +40,7 @@ const FIRST: [&str; 7] = [
 ];
 
 /// The rows that a recipe shows first, before a run.
-const BEFORE: [&str; 13] = [
+const BEFORE: [&str; 14] = [
     "method",
     "run_name",
     "model.name_or_path",
@@ -49,6 +49,7 @@ const BEFORE: [&str; 13] = [
     "train.per_device_train_batch_size",
     "train.gradient_accumulation_steps",
     "train.num_train_epochs",
+    "train.max_steps",
     "lora.r",
     "lora.lora_alpha",
     "model.max_seq_length",

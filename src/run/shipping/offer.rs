@@ -57,10 +57,10 @@ pub fn offer(what: &str, out: &Path, tell: &mut Tell) -> Result<Offer> {
         choices.push(Choice { kind: mixture.name().into(), bytes: Some(plan.size()), words: words.into() });
     }
     let values: usize = weights.config.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
-    let words = "a 16-bit folder for transformers, vLLM, and further training".to_string();
+    let words = "a 16-bit folder for transformers and vLLM".to_string();
     choices.push(Choice { kind: MERGED.into(), bytes: Some(2 * values as u64), words });
     if subject.adapter.is_some() {
-        let words = "the adapter alone, for llama.cpp's --lora over the same base".to_string();
+        let words = "the adapter alone, for llama.cpp's --lora".to_string();
         choices.push(Choice { kind: "lora".into(), bytes: None, words });
     }
     Ok(Offer { title: artifact.title, name, out: out.to_path_buf(), free: free_space(out), choices })
